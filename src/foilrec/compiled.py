@@ -1,0 +1,166 @@
+"""The few loops worth compiling, in numba (extra `fast`); kernels.py calls them and holds their equals without numba."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+Array = np.ndarray[Any, Any]
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+_LOW = np.uint64(0xFFFFFFFF)
+_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+
+
+@njit(cache=True, inline="always")
+def mix(x: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser."""
+    x = (x ^ (x >> _S30)) * _MIX1
+    x = (x ^ (x >> _S27)) * _MIX2
+    return x ^ (x >> _S31)
+
+
+@njit(cache=True, inline="always")
+def below(x: np.uint64, n: np.uint64) -> np.int64:
+    """A 64-bit random word scaled to 0..n-1 (the high word of x * n, for n < 2**32)."""
+    return np.int64(((x >> _S32) * n + (((x & _LOW) * n) >> _S32)) >> _S32)
+
+
+@njit(cache=True, nogil=True)
+def unseen(starts: Array, items: Array, users: Array, rows: Array, key: np.uint64, n_items: int, out: Array) -> None:
+    """Uniform draws from the complement of each user's sorted items, without rejection."""
+    for b in range(users.size):
+        start = starts[users[b]]
+        taken = starts[users[b] + 1] - start
+        free = np.uint64(n_items - taken)
+        base = mix(key ^ mix(np.uint64(rows[b])))
+        for k in range(out.shape[1]):
+            r = below(mix(base + np.uint64(k + 1) * _GOLDEN), free)
+            low, high = 0, taken
+            while low < high:  # how many taken items lie at or below the r-th free one
+                middle = (low + high) >> 1
+                if items[start + middle] - middle <= r:
+                    low = middle + 1
+                else:
+                    high = middle
+            out[b, k] = r + low
+
+
+@njit(cache=True, nogil=True)
+def contains(starts: Array, items: Array, users: Array, asked: Array, out: Array) -> None:
+    """Whether asked[b, k] is among the sorted items of users[b]."""
+    for b in range(users.size):
+        start, end = starts[users[b]], starts[users[b] + 1]
+        for k in range(asked.shape[1]):
+            low, high = start, end
+            while low < high:
+                middle = (low + high) >> 1
+                if items[middle] < asked[b, k]:
+                    low = middle + 1
+                else:
+                    high = middle
+            out[b, k] = low < end and items[low] == asked[b, k]
+
+
+@njit(cache=True, nogil=True)
+def weighted_unseen(starts: Array, items: Array, before: Array, cumulative: Array, users: Array, rows: Array,
+                    key: np.uint64, out: Array) -> None:
+    """Draws from the complement in proportion to integer weights: a gap search by mass, then one by item."""
+    total = cumulative[-1]
+    for b in range(users.size):
+        start, end = starts[users[b]], starts[users[b] + 1]
+        seen = np.int64(0)
+        if end > start:
+            last = items[end - 1]
+            seen = cumulative[last + 1] - before[end - 1]
+        base = mix(key ^ mix(np.uint64(rows[b])))
+        for k in range(out.shape[1]):
+            # 2**62 / total is kept above 2**20 by the caller, so that the modulo's bias is below 1e-6
+            r = np.int64(mix(base + np.uint64(k + 1) * _GOLDEN) >> np.uint64(2)) % (total - seen)
+            low, high = start, end
+            while low < high:
+                middle = (low + high) >> 1
+                if before[middle] <= r:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low > start:
+                last = items[low - 1]
+                r += cumulative[last + 1] - before[low - 1]
+            out[b, k] = np.searchsorted(cumulative, r, side="right") - 1
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def multiply(starts: Array, columns: Array, values: Array, x: Array, out: Array) -> None:
+    """A sparse matrix, by rows, times a dense one: out must be zero."""
+    width = x.shape[1]
+    for r in range(out.shape[0]):
+        for e in range(starts[r], starts[r + 1]):
+            c, v = columns[e], values[e]
+            for d in range(width):
+                out[r, d] += v * x[c, d]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def candidate_scores(query: Array, table: Array, ids: Array, out: Array) -> None:
+    """out[b, m] = query[b] . table[ids[b, m]], without gathering the rows."""
+    for b in range(ids.shape[0]):
+        for m in range(ids.shape[1]):
+            total = query.dtype.type(0)
+            row = ids[b, m]
+            for d in range(query.shape[1]):
+                total += query[b, d] * table[row, d]
+            out[b, m] = total
+
+
+@njit(cache=True, nogil=True)
+def ranks(scores: Array, starts: Array, wanted: Array, out: Array) -> None:
+    """How many items of row r come before wanted[e], for e in starts[r]:starts[r+1]; equal scores: the lower id first."""
+    n = scores.shape[1]
+    for r in range(scores.shape[0]):
+        for e in range(starts[r], starts[r + 1]):
+            item = wanted[e]
+            mine = scores[r, item]
+            count = 0
+            for i in range(n):
+                count += scores[r, i] > mine
+            for i in range(item):
+                count += scores[r, i] == mine
+            out[e] = count
+
+
+@njit(cache=True, nogil=True)
+def lazy_adam(rows: Array, grad: Array, table: Array, first: Array, second: Array, lr: float, beta1: float,
+              beta2: float, eps: float, correction1: float, correction2: float) -> None:
+    """One Adam step on the given rows of a table; the others, moments included, stay as they are."""
+    step = np.float32(lr / correction1)
+    root = np.float32(1.0 / np.sqrt(correction2))
+    b1, b2, small = np.float32(beta1), np.float32(beta2), np.float32(eps)
+    one = np.float32(1.0)
+    for k in range(rows.size):
+        r = rows[k]
+        for d in range(table.shape[1]):
+            g = grad[k, d]
+            m = b1 * first[r, d] + (one - b1) * g
+            v = b2 * second[r, d] + (one - b2) * g * g
+            first[r, d], second[r, d] = m, v
+            table[r, d] -= step * m / (np.sqrt(v) * root + small)
+
+
+@njit(cache=True, nogil=True)
+def sum_rows(ids: Array, grad: Array, place: Array, out: Array) -> int:
+    """Adds up the gradient rows of equal ids: out[place[id]] += grad; gives how many ids there are (place: all -1)."""
+    count = 0
+    for k in range(ids.size):
+        r = place[ids[k]]
+        if r < 0:
+            r = count
+            place[ids[k]] = r
+            count += 1
+            for d in range(grad.shape[1]):
+                out[r, d] = grad[k, d]
+        else:
+            for d in range(grad.shape[1]):
+                out[r, d] += grad[k, d]
+    return count

@@ -1,0 +1,216 @@
+"""The contract: what the parts hand each other, and what each kind of part must do.
+
+Letters used for shapes everywhere: B batch, K negatives, M candidates, D dimension, F feature width, U users, I items.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from foilrec import streams
+from foilrec.data import Batch, Data
+from foilrec.errors import BadOption, PartsDoNotFit
+
+__all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
+
+
+@dataclass
+class Tables:
+    """What a backbone knows before it sees a batch: items [I, D], users [U, D], the items of each layer in layers.
+
+    row_sparse says that items and users are parameters themselves, so that gradients may come as rows. A backbone
+    whose loss needs more returns its own subclass: nothing is stashed on self between two calls.
+    """
+
+    items: Tensor
+    users: Tensor | None = None
+    layers: tuple[Tensor, ...] = ()
+    row_sparse: bool = False
+
+    def item_rows(self, ids: Tensor) -> Tensor:
+        """Item vectors with gradient: ids [...] -> [..., D]. A backbone that composes items overrides it."""
+        return embedding(ids, self.items, sparse=self.row_sparse)
+
+    def user_rows(self, ids: Tensor) -> Tensor:
+        """User vectors with gradient: ids [B] -> [B, D]."""
+        if self.users is None:
+            raise PartsDoNotFit("This backbone has no table of users: its query comes from the history of a batch.")
+        return embedding(ids, self.users, sparse=self.row_sparse)
+
+
+@dataclass
+class Negatives:
+    """K negatives a row, in exactly one of three forms.
+
+    ids       [B, K]             items that exist
+    vectors   [B, K, D]          points in the space of scores that no item is
+    features  {m: [B, K, F_m]}   items that do not exist, but can be described; the backbone encodes them
+
+    weights   [B, K]  how much each counts (None: all alike)
+    log_q     [B, K]  log probability with which it was drawn (None: unknown)
+    level     [B, K]  difficulty stage, 0 the easiest (None: not graded)
+    mask      [B, K]  False where a row has no negative in that column (None: none missing)
+    group     (K,)    which of the joined sources each column came from
+    """
+
+    ids: Tensor | None = None
+    vectors: Tensor | None = None
+    features: Mapping[str, Tensor] | None = None
+    weights: Tensor | None = None
+    log_q: Tensor | None = None
+    level: Tensor | None = None
+    mask: Tensor | None = None
+    group: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if sum(form is not None for form in (self.ids, self.vectors, self.features)) != 1:
+            raise BadOption("Negatives take exactly one of ids, vectors and features.")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, K)."""
+        form = next(x for x in (self.ids, self.vectors, *(self.features or {}).values()) if x is not None)
+        return int(form.shape[0]), int(form.shape[1])
+
+    def look_up(self, model: "Backbone", tables: Tables) -> Tensor:
+        """The vectors to score, [B, K, D]."""
+        if self.ids is not None:
+            return tables.item_rows(self.ids)
+        if self.vectors is not None:
+            return self.vectors
+        return model.encode(self.features or {})
+
+    def effective_weights(self) -> Tensor | None:
+        """weights with masked columns at 0, or None when every negative counts alike."""
+        if self.mask is None:
+            return self.weights
+        mask = self.mask.to(torch.get_default_dtype())
+        return mask if self.weights is None else self.weights * mask
+
+    @staticmethod
+    def join(sources: Iterable["Negatives"], model: "Backbone", tables: Tables) -> "Negatives":
+        """All columns of several sources side by side; forms that differ are looked up and become vectors."""
+        parts = list(sources)
+        same = all(p.ids is not None for p in parts)
+        form: dict[str, Any] = ({"ids": torch.cat([p.ids for p in parts if p.ids is not None], 1)} if same else
+                                {"vectors": torch.cat([p.look_up(model, tables) for p in parts], 1)})
+        first = next(iter(form.values()))
+        for name, blank in (("weights", 1.0), ("log_q", None), ("level", 0), ("mask", True)):
+            columns = [getattr(p, name) for p in parts]
+            given = [c for c in columns if c is not None]
+            if not given or (blank is None and len(given) < len(columns)):
+                continue
+            filled = [torch.full(p.shape, blank, dtype=given[0].dtype, device=first.device) if c is None else c
+                      for p, c in zip(parts, columns, strict=True)]
+            form[name] = torch.cat(filled, 1)
+        return Negatives(**form, group=tuple(i for i, p in enumerate(parts) for _ in range(p.shape[1])))
+
+
+def score(query: Tensor, vectors: Tensor) -> Tensor:
+    """The only score there is, a dot product: query [B, D], vectors [B, K, D] or [B, D] -> [B, K] or [B]."""
+    if vectors.dim() == 2:
+        return (query * vectors).sum(-1)
+    return torch.bmm(vectors, query.unsqueeze(2)).squeeze(2)
+
+
+class Backbone(nn.Module):
+    """A recommender: turns data into vectors whose dot product is the score. Only propagate must be written."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        self.data = data
+        self.seed = 0  # set by whoever runs the part, before the first epoch
+        self.row_gradients = False
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Refresh what changes once an epoch (a pruned graph, say): a function of (self.seed, epoch)."""
+
+    def inputs(self) -> Tensor:
+        """What the items bring to the graph, [I, D]. Needed only by wrappers that replace it."""
+        raise NotImplementedError(f"{type(self).__name__} has no item inputs to replace")
+
+    def propagate(self, inputs: Tensor | None = None) -> Tables:
+        """Everything that does not depend on the batch; `inputs` [I, D] stands in for inputs()."""
+        raise NotImplementedError
+
+    def query(self, tables: Tables, batch: Batch) -> Tensor:
+        """The vector [B, D] that stands for each row's user."""
+        return tables.user_rows(batch.users)
+
+    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Vectors [..., D] of items that are only described, {m: [..., F_m]}."""
+        raise PartsDoNotFit(f"{type(self).__name__} cannot encode an item that it was not trained on: take a backbone "
+                            "with a feature encoder, such as vbpr.")
+
+    def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
+        """What the backbone wants besides the ranking loss (a regulariser, a self-supervised term): a scalar."""
+        return torch.zeros((), device=batch.users.device)
+
+    def use_row_gradients(self) -> bool:
+        """Ask for row-sparse gradients where tables are looked up and not walked; True if the backbone can."""
+        return False
+
+
+class Sampler(nn.Module):
+    """Chooses, or makes up, the negatives. Only forward must be written.
+
+    Thrown away after training: what must serve lives in the backbone. log_q_is says how far Negatives.log_q can be
+    trusted: "exact", "approximate" or "absent".
+    """
+
+    log_q_is: ClassVar[str] = "absent"
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        self.data = data
+        self.seed = 0  # set by whoever runs the part, before the first epoch
+
+    def begin_epoch(self, epoch: int, model: Backbone, tables: Tables) -> None:
+        """Refresh what changes once an epoch (a pool, a memory, a difficulty)."""
+
+    def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
+        """Negatives for each row: selection runs without gradient, the chosen ones are scored with it."""
+        raise NotImplementedError
+
+    def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
+        """What the sampler itself must learn, on detached vectors: a scalar."""
+        return torch.zeros((), device=query.device)
+
+    def feedback(self, batch: Batch, negatives: Negatives, scores: Tensor) -> None:
+        """Hear how the drawn negatives scored, [B, K] without gradient."""
+
+    def key(self, batch: Batch, stream: str = "") -> int:
+        """The key of this sampler's draws in the batch's epoch; another stream name, other draws."""
+        return streams.key(self.seed, "draw", stream, batch.epoch)
+
+    def unseen(self, batch: Batch, count: int, stream: str = "") -> Tensor:
+        """Uniform items [B, count] that each row's user did not take in training: exact, and never a loop."""
+        return self.data.seen.unseen(batch.users, rows_of(batch), count, self.key(batch, stream))
+
+
+def rows_of(batch: Batch) -> Tensor:
+    """The training rows of a batch, which its draws depend on."""
+    if batch.rows is None:
+        raise BadOption("This batch does not say which training rows it holds, and draws depend on them: make it with "
+                        "Batch(users, positives, rows=..., epoch=...), or take it from data.batches().")
+    return batch.rows
+
+
+class Loss(nn.Module):
+    """Compares the positive's score with its negatives'. Only forward must be written."""
+
+    def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
+        """positive [B], negative [B, K] -> a scalar; negatives carry weights, mask and log_q."""
+        raise NotImplementedError
+
+
+class Reader:
+    """Brings one kind of data set into the house. Only read must be written."""
+
+    def read(self) -> Data:
+        """The data set, or BadData that says which file, line, column and value are wrong."""
+        raise NotImplementedError

@@ -1,0 +1,226 @@
+"""Who took what, when, and what the items look like: the data class that every part is given, and the seen index."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foilrec import kernels, streams
+from foilrec.errors import BadData, some
+
+
+@dataclass
+class Batch:
+    """Some observed interactions: users [B] took positives [B].
+
+    rows [B] says which training rows these are: together with the epoch it decides every random draw for them, so
+    that neither the batch size nor the order of the batches changes a negative. history [B, H] holds what each user
+    took before, oldest first, -1 where there is nothing.
+    """
+
+    users: Tensor
+    positives: Tensor
+    rows: Tensor | None = None
+    epoch: int = 0
+    history: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+class SeenIndex:
+    """Which items each user has taken: exact membership, and exact uniform draws from all the others.
+
+    pairs [N, 2] may repeat and come in any order. Memory: 4 bytes a distinct pair and 8 a user.
+    """
+
+    def __init__(self, pairs: Tensor, n_users: int, n_items: int) -> None:
+        self.n_users, self.n_items = n_users, n_items
+        keys = pairs[:, 0].numpy().astype(np.int64) * n_items + pairs[:, 1].numpy()
+        if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
+            keys.sort()
+            keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+        bounds = np.arange(n_users + 1, dtype=np.int64) * n_items
+        self.starts = torch.from_numpy(np.searchsorted(keys, bounds).astype(np.int64))
+        keys %= n_items
+        self.items = torch.from_numpy(keys.astype(np.int32))
+
+    def to(self, device: torch.device | str) -> "SeenIndex":
+        """The same index on another device."""
+        moved = object.__new__(SeenIndex)
+        moved.n_users, moved.n_items = self.n_users, self.n_items
+        moved.starts, moved.items = self.starts.to(device), self.items.to(device)
+        return moved
+
+    @property
+    def counts(self) -> Tensor:
+        """How many distinct items each user has taken, [U]."""
+        return self.starts.diff()
+
+    def of(self, user: int) -> Tensor:
+        """The items of one user, in order of their ids."""
+        return self.items[self.starts[user] : self.starts[user + 1]].long()
+
+    def contains(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether users [B] have taken items [B, K]: bool [B, K]."""
+        return kernels.contains(self.starts, self.items, users, items)
+
+    def unseen(self, users: Tensor, rows: Tensor, count: int, key: int) -> Tensor:
+        """Uniform independent draws [B, count] of items that users [B] have not taken, a function of (key, rows)."""
+        full = self.counts[users] >= self.n_items
+        if full.any():
+            who = some(users[full].unique().tolist())
+            raise BadData(f"No negative exists for user {who}: all {self.n_items} items have been taken in training. "
+                          "Drop such users, or add items.")
+        return kernels.unseen(self.starts, self.items, users, rows, key, count, self.n_items)
+
+    def hide(self, scores: Tensor, users: Tensor) -> None:
+        """Sets scores [B, I] of the items that users [B] have taken to -inf, in place."""
+        counts = self.counts[users]
+        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
+        first = counts.cumsum(0) - counts
+        place = torch.arange(len(row), device=users.device) - first[row] + self.starts[users][row]
+        scores[row, self.items[place].long()] = -torch.inf
+
+
+@dataclass(frozen=True)
+class Features:
+    """One modality of the items: rows [I, F] (any float type, memory-mapped if large), and which items have it.
+
+    An item without the modality is marked in `present`; its row is never used as if it were content. surrogate says
+    that these are stand-ins for features that could not be had: reports repeat the word.
+    """
+
+    rows: np.ndarray[Any, Any]
+    present: Tensor | None = None
+    surrogate: bool = False
+
+    @property
+    def dim(self) -> int:
+        """How wide a row is."""
+        return int(self.rows.shape[1])
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    def of(self, ids: Tensor) -> Tensor:
+        """The rows of some items in float32, zero where the item lacks the modality: ids [...] -> [..., F]."""
+        flat = ids.reshape(-1).cpu()
+        rows = torch.from_numpy(np.asarray(self.rows[flat.numpy()], np.float32)).to(ids.device)
+        if self.present is not None:
+            rows[~self.has(ids.reshape(-1))] = 0
+        return rows.view(*ids.shape, self.dim)
+
+    def has(self, ids: Tensor) -> Tensor:
+        """Whether each item has the modality: ids [...] -> bool [...]."""
+        if self.present is None:
+            return torch.ones_like(ids, dtype=torch.bool)
+        return self.present.to(ids.device)[ids]
+
+    def all(self) -> Tensor:
+        """Every row in float32, zero where missing: [I, F]."""
+        return self.of(torch.arange(len(self)))
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A ready-made neighbour graph of one modality: ids [I, k], the item itself included, and their cosines [I, k]."""
+
+    ids: Tensor
+    cosines: Tensor | None = None
+
+
+class Oracle(Protocol):
+    """Knows the true probability that a user likes an item: only a synthetic world has one."""
+
+    def probability(self, users: Tensor, items: Tensor) -> Tensor:
+        """users [B], items [B, K] -> [B, K] in 0..1."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, split and numbered from 0.
+
+    train, valid and test hold (user, item) rows as int64 [N, 2], in time order within a user where times are known.
+    Raw ids, titles and pictures stand at the place of the number that stands for them. notes say what the reader
+    found worth telling (duplicates dropped, users left out).
+    """
+
+    n_users: int
+    n_items: int
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    features: Mapping[str, Features] = field(default_factory=dict)
+    neighbours: Mapping[str, Neighbours] = field(default_factory=dict)
+    user_ids: Sequence[Any] | None = None
+    item_ids: Sequence[Any] | None = None
+    titles: Sequence[str] | None = None
+    descriptions: Sequence[str] | None = None
+    pictures: Sequence[Any] | None = None
+    oracle: Oracle | None = None
+    name: str = "data"
+    split: str = "given"
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def seen(self) -> SeenIndex:
+        """What was taken in training: the only knowledge a sampler may have."""
+        return SeenIndex(self.train, self.n_users, self.n_items)
+
+    def seen_in(self, *phases: str) -> SeenIndex:
+        """What was taken in several phases together, for masks at evaluation: seen_in("train", "valid")."""
+        if phases == ("train",):
+            return self.seen
+        return SeenIndex(torch.cat([getattr(self, phase) for phase in phases]), self.n_users, self.n_items)
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """How often each item was taken in training, [I]."""
+        return torch.bincount(self.train[:, 1], minlength=self.n_items)
+
+    def batches(self, size: int, seed: int, epoch: int = 0) -> Iterator[Batch]:
+        """The training rows of one epoch in random order, a function of (seed, epoch)."""
+        order = torch.randperm(len(self.train), generator=streams.generator(seed, "batches", epoch))
+        users, positives = self.train[order].unbind(1)
+        parts = (x.contiguous().split(size) for x in (users, positives, order))
+        for u, p, r in zip(*parts, strict=True):
+            yield Batch(u, p, r, epoch)
+
+    def user_number(self, raw: object) -> int | None:
+        """The number of a raw user id, or None when the data has no such user."""
+        return self._user_numbers.get(str(raw))
+
+    @cached_property
+    def _user_numbers(self) -> dict[str, int]:
+        return {str(raw): number for number, raw in enumerate(self.raw_users(range(self.n_users)))}
+
+    def raw_users(self, numbers: Sequence[int]) -> list[Any]:
+        """The ids that the source used for some users."""
+        return list(numbers) if self.user_ids is None else [self.user_ids[n] for n in numbers]
+
+    def raw_items(self, numbers: Sequence[int]) -> list[Any]:
+        """The ids that the source used for some items."""
+        return list(numbers) if self.item_ids is None else [self.item_ids[n] for n in numbers]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the content (interactions, ids, features, graphs): two data sets are the same if it is."""
+        digest = blake2b(f"{self.n_users} {self.n_items}".encode(), digest_size=16)
+        for part in (self.train, self.valid, self.test):
+            digest.update(np.ascontiguousarray(part.numpy()))
+        for ids in (self.user_ids, self.item_ids):
+            digest.update("\x1f".join(map(str, ids or ())).encode())
+        for name, modality in sorted(self.features.items()):
+            digest.update(name.encode())
+            for block in range(0, len(modality), 65536):
+                digest.update(np.ascontiguousarray(modality.rows[block : block + 65536]))
+            digest.update(b"" if modality.present is None else modality.present.numpy().tobytes())
+        for name, graph in sorted(self.neighbours.items()):
+            digest.update(name.encode() + np.ascontiguousarray(graph.ids.numpy()).tobytes())
+        return digest.hexdigest()

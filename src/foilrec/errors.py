@@ -1,0 +1,65 @@
+"""Every error that foilrec raises on purpose: what was wrong, the value, and the cure, in one paragraph.
+
+FoilrecError
+├── NoSuchPart      a name that no backbone, sampler, loss, dataset or optimizer has
+├── BadOption       an option, key or value that a part, recipe or command does not take
+├── PartsDoNotFit   two parts that cannot work together
+├── BadData         a file, column, row or feature that cannot be read as told
+├── RunBroken       a run folder that is missing, damaged, or of another data set
+└── MissingExtra    a library that only some features need
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FoilrecError(Exception):
+    """The root of the tree: the command line prints it without a traceback and exits with 2."""
+
+
+class NoSuchPart(FoilrecError, LookupError):
+    """A recipe or a command names a part that no file in its folder has."""
+
+
+class BadOption(FoilrecError, TypeError):
+    """An option, key or value is unknown, or of the wrong type."""
+
+
+class PartsDoNotFit(FoilrecError, ValueError):
+    """Two parts were put together that cannot work together: the message says why, and what would."""
+
+
+class BadData(FoilrecError, ValueError):
+    """A file cannot be read as told: the message says file, line or row, column, value and cure."""
+
+
+class RunBroken(FoilrecError, RuntimeError):
+    """A run folder is missing, incomplete, damaged, or does not belong to the data at hand."""
+
+
+class MissingExtra(FoilrecError, ImportError):
+    """A feature needs a library that is not installed: the message is the pip command."""
+
+    def __init__(self, library: str, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs {library}, which is not installed: pip install 'foilrec[{extra}]'.")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question with the nearest known word, or nothing: «: did you mean 'dns'?».
+
+    >>> did_you_mean("lightgnc", ["bprmf", "lightgcn"])
+    ": did you mean 'lightgcn'?"
+    """
+    near = difflib.get_close_matches(str(word), list(known), 1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def some(values: Iterable[object], most: int = 5) -> str:
+    """The first few values of many, for a message: «3, 8, 9 and 4 more».
+
+    >>> some(range(7), most=3)
+    '0, 1, 2 and 4 more'
+    """
+    all_of_them = list(values)
+    shown = ", ".join(str(value) for value in all_of_them[:most])
+    return shown if len(all_of_them) <= most else f"{shown} and {len(all_of_them) - most} more"

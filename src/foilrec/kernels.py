@@ -1,0 +1,185 @@
+"""The inner loops, each in two forms with the same result: compiled (numba, on a CPU) and plain torch (anywhere)."""
+
+import os
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GOLDEN, _MIX1, _MIX2 = -7046029254386353131, -4658895280553007687, -7723592293110705685
+_LOW = 0xFFFFFFFF
+
+
+@lru_cache(maxsize=1)
+def compiled() -> ModuleType | None:
+    """The compiled loops, or None when numba is missing or FOILREC_NUMBA=0."""
+    if os.environ.get("FOILREC_NUMBA") == "0":
+        return None
+    try:
+        from foilrec import compiled as loops
+    except ImportError:
+        return None
+    return loops
+
+
+def _fast(*tensors: Tensor) -> ModuleType | None:
+    return compiled() if all(t.device.type == "cpu" for t in tensors) else None
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    return (x >> by) & ((1 << (64 - by)) - 1)  # a logical shift: torch has only the arithmetic one
+
+
+def mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64 words that stand for unsigned ones."""
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
+
+
+def words(rows: Tensor, key: int, count: int) -> Tensor:
+    """Random words [B, count], a function of (key, row, column) alone."""
+    base = mix(mix(rows) ^ key)
+    return mix(base[:, None] + torch.arange(1, count + 1, device=rows.device) * _GOLDEN)
+
+
+def below(x: Tensor, n: Tensor) -> Tensor:
+    """Random words scaled to 0..n-1: the high word of x * n, so that no value is favoured (n < 2**31)."""
+    return (_shift(x, 32) * n + (((x & _LOW) * n) >> 32)) >> 32
+
+
+def _count_in_segment(low: Tensor, high: Tensor, holds: "Holds") -> Tensor:
+    """The first place in low..high where holds(place) is false: a binary search for all at once."""
+    longest = int((high - low).max()) if low.numel() else 0
+    for _ in range(longest.bit_length()):
+        open_ = low < high
+        middle = (low + high) >> 1
+        yes = open_ & holds(middle)
+        low = torch.where(yes, middle + 1, low)
+        high = torch.where(open_ & ~yes, middle, high)
+    return low
+
+
+class Holds:
+    """The condition of one binary search over a sorted segment of `values`."""
+
+    def __init__(self, values: Tensor, bound: Tensor, offset: Tensor | None, strict: bool) -> None:
+        self.values, self.bound, self.offset, self.strict = values, bound, offset, strict
+
+    def __call__(self, place: Tensor) -> Tensor:
+        """Whether values[place] (less its place in the segment) lies at or below the bound."""
+        at = self.values[place.clamp(max=max(0, len(self.values) - 1))].long()
+        if self.offset is not None:
+            at = at - (place - self.offset)
+        return at < self.bound if self.strict else at <= self.bound
+
+
+def unseen(starts: Tensor, items: Tensor, users: Tensor, rows: Tensor, key: int, count: int, n_items: int) -> Tensor:
+    """Uniform draws [B, count] from what each user's sorted segment of `items` leaves out.
+
+    The r-th free item is r + t, where t taken items a_0 < a_1 < ... have a_k - k <= r: no rejection, bounded time.
+    """
+    if loops := _fast(starts, users):
+        out = np.empty((len(users), count), np.int64)
+        loops.unseen(starts.numpy(), items.numpy(), users.numpy(), rows.numpy(), np.uint64(key), n_items, out)
+        return torch.from_numpy(out)
+    start, end = starts[users][:, None], starts[users + 1][:, None]
+    r = below(words(rows, key, count), n_items - (end - start))
+    place = _search(items, start, end, r, offset=True)
+    return r + place - start
+
+
+def contains(starts: Tensor, items: Tensor, users: Tensor, asked: Tensor) -> Tensor:
+    """Whether asked [B, K] is in each user's sorted segment of `items`: bool [B, K]."""
+    if loops := _fast(starts, users):
+        out = np.empty(asked.shape, np.bool_)
+        loops.contains(starts.numpy(), items.numpy(), users.numpy(), asked.numpy(), out)
+        return torch.from_numpy(out)
+    start, end = starts[users][:, None], starts[users + 1][:, None]
+    place = _search(items, start, end, asked, strict=True)
+    if not len(items):
+        return torch.zeros_like(asked, dtype=torch.bool)
+    return (place < end) & (items[place.clamp(max=len(items) - 1)].long() == asked)
+
+
+def _search(values: Tensor, start: Tensor, end: Tensor, bound: Tensor, *, offset: bool = False,
+            strict: bool = False) -> Tensor:
+    if not len(values):
+        return start.expand_as(bound)
+    holds = Holds(values, bound, start if offset else None, strict)
+    return _count_in_segment(start.expand_as(bound), end.expand_as(bound), holds)
+
+
+def weighted_unseen(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor, users: Tensor, rows: Tensor,
+                    key: int, count: int) -> Tensor:
+    """Draws [B, count] from what a user left out, in proportion to integer weights.
+
+    cumulative [I + 1] are prefix sums of the weights (total at most 2**40); before [E] is the free mass below each
+    taken item. The law is exact up to the modulo's 2**-22.
+    """
+    if loops := _fast(starts, users):
+        out = np.empty((len(users), count), np.int64)
+        loops.weighted_unseen(starts.numpy(), items.numpy(), before.numpy(), cumulative.numpy(), users.numpy(),
+                              rows.numpy(), np.uint64(key), out)
+        return torch.from_numpy(out)
+    start, end = starts[users][:, None], starts[users + 1][:, None]
+    free = cumulative[-1] - seen_mass(starts, items, before, cumulative, users)
+    r = _shift(words(rows, key, count), 2) % free[:, None]
+    place = _search(before, start, end, r)
+    last = (place - 1).clamp(min=0)
+    if len(items):
+        skipped = cumulative[items[last].long() + 1] - before[last]
+        r = torch.where(place > start, r + skipped, r)
+    return torch.searchsorted(cumulative, r, right=True) - 1
+
+
+def seen_mass(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor, users: Tensor) -> Tensor:
+    """The weight of all that each user has taken, [B]."""
+    if not len(items):
+        return torch.zeros_like(users)
+    end = starts[users + 1]
+    last = (end - 1).clamp(min=0)
+    return torch.where(end > starts[users], cumulative[items[last].long() + 1] - before[last], 0)
+
+
+def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor) -> Tensor:
+    """A sparse matrix given by rows (starts [n + 1], columns [E], values [E]) times x [m, D]: [n, D]."""
+    if loops := _fast(starts, x):
+        out = np.zeros((len(starts) - 1, x.shape[1]), x.numpy().dtype)
+        loops.multiply(starts.numpy(), columns.numpy(), values.numpy(), x.contiguous().numpy(), out)
+        return torch.from_numpy(out)
+    matrix = torch.sparse_csr_tensor(starts, columns, values.to(x.dtype), (len(starts) - 1, len(x)),
+                                     check_invariants=False)
+    return matrix @ x
+
+
+def candidate_scores(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
+    """query [B, D] against table[ids [B, M]] without gradient and without holding [B, M, D]: [B, M]."""
+    query, table = query.detach(), table.detach()
+    if loops := _fast(query, table, ids):
+        out = np.empty(ids.shape, query.numpy().dtype)
+        loops.candidate_scores(query.contiguous().numpy(), table.contiguous().numpy(), ids.numpy(), out)
+        return torch.from_numpy(out)
+    rows = max(1, 2**21 // max(1, ids.shape[1] * query.shape[1]))  # about 8 MB a block
+    blocks = zip(query.split(rows), ids.split(rows), strict=True)
+    return torch.cat([torch.bmm(table[i], q.unsqueeze(2)).squeeze(2) for q, i in blocks])
+
+
+def ranks(scores: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
+    """The place, from 0, of each wanted item in its row of scores [B, I]: starts [B + 1], wanted [E] -> [E].
+
+    Items with equal scores stand in the order of their ids.
+    """
+    if loops := _fast(scores, wanted):
+        out = np.empty(len(wanted), np.int64)
+        loops.ranks(scores.numpy(), starts.numpy(), wanted.numpy(), out)
+        return torch.from_numpy(out)
+    row = torch.repeat_interleave(torch.arange(len(scores), device=scores.device), starts.diff())
+    ids = torch.arange(scores.shape[1], device=scores.device)
+    found = [torch.empty(0, dtype=torch.long, device=scores.device)]
+    for r, items in zip(row.split(256), wanted.split(256), strict=True):  # [256, I] at a time
+        mine = scores[r, items].unsqueeze(1)
+        found.append(((scores[r] > mine) | ((scores[r] == mine) & (ids < items[:, None]))).sum(1))
+    return torch.cat(found)

@@ -1,0 +1,131 @@
+"""From a name in a recipe to a class: the folder is the register, the constructor the only place of a default."""
+
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from foilrec.core import Backbone, Loss, Reader, Sampler
+from foilrec.errors import BadOption, NoSuchPart, did_you_mean
+
+FAMILIES: dict[str, tuple[str, type]] = {
+    "backbone": ("backbones", Backbone),
+    "dataset": ("datasets", Reader),
+    "loss": ("losses", Loss),
+    "optimizer": ("optimizers", torch.optim.Optimizer),
+    "sampler": ("samplers", Sampler),
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only argument of a part: its name, type and default (Option.REQUIRED if it has none)."""
+
+    REQUIRED = inspect.Parameter.empty
+    name: str
+    type: Any
+    default: Any
+
+    def __str__(self) -> str:
+        kind = self.type.__name__ if isinstance(self.type, type) else str(self.type).replace("typing.", "")
+        return f"{self.name}: {kind}" + ("" if self.default is self.REQUIRED else f" = {self.default!r}")
+
+
+def family(word: str) -> str:
+    """The family that a word names, singular or plural: "samplers" -> "sampler"."""
+    for name, (folder, _) in FAMILIES.items():
+        if word in (name, folder):
+            return name
+    raise NoSuchPart(f"There is no family {word!r}{did_you_mean(word, FAMILIES)} "
+                     f"The families are {', '.join(FAMILIES)}.")
+
+
+def names(kind: str) -> list[str]:
+    """Every part of a family: the names of the files in its folder."""
+    package = importlib.import_module(f"foilrec.{FAMILIES[family(kind)][0]}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def find(kind: str, name: str) -> type:
+    """The class of a part: "dns", or "mylab.samplers:Mine" for one of your own."""
+    kind = family(kind)
+    folder, base = FAMILIES[kind]
+    if ":" in name:
+        return _imported(kind, name, base)
+    if name not in names(kind):
+        raise NoSuchPart(f"There is no {kind} {name!r}{did_you_mean(name, names(kind))} "
+                         f"There are: {', '.join(names(kind))}; «module:Class» names one of your own.")
+    module = importlib.import_module(f"foilrec.{folder}.{name}")
+    return next(c for c in vars(module).values()
+                if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__)
+
+
+def _imported(kind: str, name: str, base: type) -> type:
+    module, _, wanted = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), wanted)
+    except ModuleNotFoundError as error:
+        raise NoSuchPart(f"{name!r}: there is no module {error.name!r} on the path.") from error
+    except AttributeError as error:
+        raise NoSuchPart(f"{name!r}: module {module!r} has no {wanted!r}.") from error
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise NoSuchPart(f"{name!r} is no {kind}: it must be a class derived from {base.__module__}.{base.__name__}.")
+    return found
+
+
+def options(part: type) -> dict[str, Option]:
+    """The keyword-only arguments of a part."""
+    hints = typing.get_type_hints(part.__init__)
+    return {p.name: Option(p.name, hints.get(p.name, Any), p.default)
+            for p in inspect.signature(part).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
+    """Raises BadOption if a part does not take one of the given options, or lacks a required one."""
+    takes = options(find(kind, name))
+    for key, value in given.items():
+        if key not in takes:
+            listed = "; ".join(map(str, takes.values())) or "no options"
+            raise BadOption(f"{kind} {name!r} has no option {key!r}{did_you_mean(key, takes)} It takes {listed}.")
+        if not fits(value, takes[key].type):
+            raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
+    missing = [o for o in takes.values() if o.default is Option.REQUIRED and o.name not in given]
+    if missing:
+        raise BadOption(f"{kind} {name!r} needs {', '.join(map(str, missing))}.")
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value from a recipe can stand for an option of that type (an int also for a float).
+
+    >>> fits(3, float), fits(True, int), fits([1, 2], tuple[int, ...]), fits("x", float | None)
+    (True, False, True, False)
+    """
+    if hint is Any:
+        return True
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin in (tuple, list) or (origin and origin.__name__ == "Sequence"):
+        return isinstance(value, list | tuple) and all(fits(v, inner[0]) for v in value)
+    if origin is dict or (origin and origin.__name__ == "Mapping"):
+        return isinstance(value, dict) and all(fits(v, inner[1]) for v in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def build(kind: str, name: str, *given: Any, **chosen: Any) -> Any:
+    """The part itself, its options checked; `given` is what the family's contract hands to every member."""
+    check_options(kind, name, chosen)
+    return find(kind, name)(*given, **chosen)
+
+

@@ -1,0 +1,1 @@
+"""Ways to choose or make negatives: one file each."""
