@@ -103,6 +103,18 @@ def multiply(starts: Array, columns: Array, values: Array, x: Array, out: Array)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
+def multiply_some(starts: Array, columns: Array, values: Array, x: Array, nonzero: Array, out: Array) -> None:
+    """The same where many rows of x are zero: nonzero says which are not."""
+    width = x.shape[1]
+    for r in range(out.shape[0]):
+        for e in range(starts[r], starts[r + 1]):
+            c, v = columns[e], values[e]
+            if nonzero[c]:
+                for d in range(width):
+                    out[r, d] += v * x[c, d]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
 def candidate_scores(query: Array, table: Array, ids: Array, out: Array) -> None:
     """out[b, m] = query[b] . table[ids[b, m]], without gathering the rows."""
     for b in range(ids.shape[0]):

@@ -1,6 +1,7 @@
 """The inner loops, each in two forms with the same result: compiled (numba, on a CPU) and plain torch (anywhere)."""
 
 import os
+import warnings
 from functools import lru_cache
 from types import ModuleType
 
@@ -144,15 +145,25 @@ def seen_mass(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor,
     return torch.where(end > starts[users], cumulative[items[last].long() + 1] - before[last], 0)
 
 
-def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    """A sparse matrix given by rows (starts [n + 1], columns [E], values [E]) times x [m, D]: [n, D]."""
+def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor, *, skip_zero_rows: bool = False) -> Tensor:
+    """A sparse matrix given by rows (starts [n + 1], columns [E], values [E]) times x [m, D]: [n, D].
+
+    skip_zero_rows says that many rows of x are zero, so that looking before multiplying pays.
+    """
     if loops := _fast(starts, x):
-        out = np.zeros((len(starts) - 1, x.shape[1]), x.numpy().dtype)
-        loops.multiply(starts.numpy(), columns.numpy(), values.numpy(), x.contiguous().numpy(), out)
+        dense = x.detach().contiguous().numpy()
+        out = np.zeros((len(starts) - 1, x.shape[1]), dense.dtype)
+        arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense)
+        if skip_zero_rows:
+            loops.multiply_some(*arrays, dense.any(axis=1), out)
+        else:
+            loops.multiply(*arrays, out)
         return torch.from_numpy(out)
-    matrix = torch.sparse_csr_tensor(starts, columns, values.to(x.dtype), (len(starts) - 1, len(x)),
-                                     check_invariants=False)
-    return matrix @ x
+    with warnings.catch_warnings():  # torch calls its CSR support beta, once a process
+        warnings.filterwarnings("ignore", message="Sparse CSR")
+        matrix = torch.sparse_csr_tensor(starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)),
+                                         check_invariants=False)
+    return matrix @ x.detach()
 
 
 def candidate_scores(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
