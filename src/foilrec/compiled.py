@@ -161,18 +161,17 @@ def lazy_adam(rows: Array, grad: Array, table: Array, first: Array, second: Arra
 
 
 @njit(cache=True, nogil=True)
-def sum_rows(ids: Array, grad: Array, place: Array, out: Array) -> int:
-    """Adds up the gradient rows of equal ids: out[place[id]] += grad; gives how many ids there are (place: all -1)."""
+def sum_rows(ids: Array, values: Array, place: Array, distinct: Array, out: Array) -> int:
+    """Adds up the rows of equal ids in order of first appearance and gives how many there are (place: all -1)."""
     count = 0
     for k in range(ids.size):
         r = place[ids[k]]
         if r < 0:
-            r = count
-            place[ids[k]] = r
+            place[ids[k]], distinct[count] = count, ids[k]
+            for d in range(values.shape[1]):
+                out[count, d] = values[k, d]
             count += 1
-            for d in range(grad.shape[1]):
-                out[r, d] = grad[k, d]
         else:
-            for d in range(grad.shape[1]):
-                out[r, d] += grad[k, d]
+            for d in range(values.shape[1]):
+                out[r, d] += values[k, d]
     return count

@@ -72,12 +72,16 @@ class SeenIndex:
 
     def unseen(self, users: Tensor, rows: Tensor, count: int, key: int) -> Tensor:
         """Uniform independent draws [B, count] of items that users [B] have not taken, a function of (key, rows)."""
-        full = self.counts[users] >= self.n_items
+        self.need_unseen(users)
+        return kernels.unseen(self.starts, self.items, users, rows, key, count, self.n_items)
+
+    def need_unseen(self, users: Tensor) -> None:
+        """Raises BadData if one of the users has taken every item, so that no negative exists."""
+        full = self.starts[users + 1] - self.starts[users] >= self.n_items
         if full.any():
             who = some(users[full].unique().tolist())
             raise BadData(f"No negative exists for user {who}: all {self.n_items} items have been taken in training. "
                           "Drop such users, or add items.")
-        return kernels.unseen(self.starts, self.items, users, rows, key, count, self.n_items)
 
     def hide(self, scores: Tensor, users: Tensor) -> None:
         """Sets scores [B, I] of the items that users [B] have taken to -inf, in place."""

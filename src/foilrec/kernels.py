@@ -194,3 +194,30 @@ def ranks(scores: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
         mine = scores[r, items].unsqueeze(1)
         found.append(((scores[r] > mine) | ((scores[r] == mine) & (ids < items[:, None]))).sum(1))
     return torch.cat(found)
+
+
+def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Adds up the rows of equal ids: ids [E] below n, values [E, D] -> distinct ids [R], sums [R, D]."""
+    if loops := _fast(ids, values):
+        place, out = np.full(n, -1, np.int32), np.empty(values.shape, values.numpy().dtype)
+        distinct = np.empty(len(ids), np.int64)
+        count = loops.sum_rows(ids.numpy(), values.contiguous().numpy(), place, distinct, out)
+        return torch.from_numpy(distinct[:count]), torch.from_numpy(out[:count])
+    distinct, place = ids.unique(return_inverse=True)
+    return distinct, torch.zeros(len(distinct), values.shape[1], device=ids.device).index_add_(0, place, values)
+
+
+def adam_rows(rows: Tensor | None, gradient: Tensor, table: Tensor, first: Tensor, second: Tensor, *, step: int,
+              lr: float, betas: tuple[float, float], eps: float) -> None:
+    """One Adam step, in place, on some rows of a table and of its two moments (None: on all of it)."""
+    fix1, fix2 = 1 - betas[0] ** step, 1 - betas[1] ** step
+    if rows is not None and (loops := _fast(rows, table)) and table.dtype == torch.float32:
+        loops.lazy_adam(rows.numpy(), gradient.numpy(), table.detach().numpy(), first.numpy(), second.numpy(), lr,
+                        *betas, eps, fix1, fix2)
+        return
+    m, v = (first, second) if rows is None else (first[rows], second[rows])
+    m, v = m.lerp(gradient, 1 - betas[0]), (v * betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+    change = m / ((v / fix2).sqrt() + eps) * (lr / fix1)
+    every = slice(None) if rows is None else rows
+    first[every], second[every] = m, v
+    table[every] = table[every] - change

@@ -1,0 +1,155 @@
+"""FREEDOM."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, softplus
+
+from foilrec import streams
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.embeddings import Init, table
+from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.graphs import (Graph, interaction_graph, inverse_root_degrees, nearest_rows, neighbour_mean,
+                            weighted_subset)
+
+
+class FREEDOM(Backbone):
+    """LightGCN on a graph pruned each epoch, plus items smoothed over a frozen graph of look-alikes.
+
+    Zhou and Shen, MM 2023. items = LightGCN(layers) + S^hops Q with S the mean over each item's `neighbours` nearest by
+    cosine, itself included, mixed over the modalities by `shares`. Training walks a graph of which only 1 - prune of
+    the edges are left, drawn without replacement in proportion to 1 / sqrt(d_u d_i) and normalised anew; evaluation
+    walks the whole one. Ready-made neighbours of the data set are used where it has them.
+
+    dim: width. layers, hops: steps on the two graphs. prune: share of edges dropped, .8 or .9 as published. shares:
+    modality -> share, by default .1 for image beside .9 for text as published, and equal shares for other modalities.
+    head_weight: weight of the BPR of linear modality heads, 0 (skipped altogether) to 1e-3. train_features: also train
+    the feature tables, as the published code does (FREEDOM's «frozen» is the graph); off, the features are constant.
+    init: "xavier" as published, or "normal".
+    """
+
+    def __init__(self, data: Data, *, dim: int = 64, layers: int = 2, hops: int = 1, neighbours: int = 10,
+                 prune: float = 0.8, shares: Mapping[str, float] | None = None, head_weight: float = 0.0,
+                 train_features: bool = False, init: Init = "xavier") -> None:
+        super().__init__(data)
+        if not 0 <= prune < 1:
+            raise BadOption(f"freedom: prune = {prune} must be at least 0 and below 1: the share of edges to drop.")
+        self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
+        self.layers, self.hops, self.prune, self.head_weight = layers, hops, prune, head_weight
+        self.whole = interaction_graph(data.train, data.n_users, data.n_items)
+        self.graph = self.whole
+        self.alike = look_alikes(data, neighbours, shares)
+        self.register_buffer("odds", inverse_root_degrees(data.train, data.n_users, data.n_items), persistent=False)
+        self.heads, self.content = nn.ModuleDict(), nn.ModuleDict()
+        if head_weight:
+            self._add_heads(dim, train_features)
+
+    def _add_heads(self, dim: int, train_features: bool) -> None:
+        if not self.data.features:
+            raise PartsDoNotFit("freedom with head_weight above 0 projects item features, and this data set has none: "
+                                "set head_weight = 0.")
+        for name, modality in self.data.features.items():
+            self.heads[name] = nn.Linear(modality.dim, dim)
+            if train_features:
+                self.content[name] = nn.Embedding.from_pretrained(modality.all(), freeze=False)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draws this epoch's edges and builds their graph."""
+        if not self.prune:
+            return
+        count = int((1 - self.prune) * len(self.data.train))
+        kept = weighted_subset(self.odds.cpu(), max(1, count), streams.generator(self.seed, "prune", epoch))
+        graph = interaction_graph(self.data.train[kept], self.data.n_users, self.data.n_items)
+        self.graph = graph.to(self.users.weight.device)
+
+    def inputs(self) -> Tensor:
+        """The item ids' rows, [I, D]."""
+        return self.ids.weight
+
+    def propagate(self, inputs: Tensor | None = None) -> Tables:
+        """Both graphs: the pruned one in training, the whole one otherwise. `inputs` replaces Q on the user side."""
+        graph = self.graph if self.training else self.whole
+        nodes = torch.cat([self.users.weight, self.ids.weight if inputs is None else inputs])
+        users, items = graph.smooth(nodes, self.layers).split([self.data.n_users, self.data.n_items])
+        return Tables(items=items + self.semantic(), users=users)
+
+    def semantic(self) -> Tensor:
+        """S^hops Q, [I, D]: what the look-alikes bring."""
+        alike = self.ids.weight
+        for _ in range(self.hops):
+            alike = self.alike(alike)
+        return alike
+
+    def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
+        """The heads' BPR on the batch's rows: head_weight * sum_m softplus(h_u . (z_n - z_p)), mean over negatives."""
+        if not self.head_weight or negatives.ids is None:
+            return super().own_loss(tables, batch, negatives)
+        query = tables.user_rows(batch.users)
+        losses = [self._head_loss(name, query, batch.positives, negatives.ids) for name in self.heads]
+        return self.head_weight * torch.stack(losses).sum()
+
+    def _head_loss(self, name: str, query: Tensor, positives: Tensor, ids: Tensor) -> Tensor:
+        """h_u . (W F_n - W F_p) = (W^T h_u) . (F_n - F_p): the bias cancels."""
+        both = torch.cat([positives[:, None], ids], 1)
+        if ids.shape[1] == 1:  # one difference a row is less work than two projections
+            rows = self._rows(name, both.t())
+            gap = (query * self.heads[name](rows[1] - rows[0])).sum(1, keepdim=True) \
+                - (query @ self.heads[name].bias)[:, None]
+        else:
+            distinct, place = both.unique(return_inverse=True)
+            projected = self.heads[name](self._rows(name, distinct))
+            scores = torch.bmm(embedding(place, projected), query[:, :, None]).squeeze(2)
+            gap = scores[:, 1:] - scores[:, :1]
+        has = self.data.features[name].has(both)
+        usable = (has[:, :1] & has[:, 1:]).float()
+        return (softplus(gap) * usable).mean(1).sum() / len(query)
+
+    def _rows(self, name: str, ids: Tensor) -> Tensor:
+        if name in self.content:
+            return embedding(ids, self.content[name].weight)  # type: ignore[arg-type]
+        return self.data.features[name].of(ids)
+
+
+def look_alikes(data: Data, k: int, shares: Mapping[str, float] | None) -> Graph:
+    """S: the share-weighted mean over each item's k nearest in every modality it has, as one graph [I, I]."""
+    names = sorted({*data.features, *data.neighbours})
+    if not names:
+        raise PartsDoNotFit("freedom needs item features or ready-made neighbours, and this data set has neither: take "
+                            "lightgcn.")
+    by_name = _shares(names, shares)
+    names = [name for name in names if by_name[name] > 0]
+    present = torch.stack([_present(data, name) for name in names])
+    mix = present * torch.tensor([by_name[name] for name in names])[:, None]
+    mix = torch.where(present.any(0), mix / mix.sum(0).clamp(min=1e-12), 1 / len(names))
+    parts = [neighbour_mean(_nearest(data, name, k, here), share)
+             for name, here, share in zip(names, present, mix, strict=True)]
+    rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Graph(rows, columns, values, (data.n_items, data.n_items))
+
+
+def _shares(names: list[str], shares: Mapping[str, float] | None) -> dict[str, float]:
+    if shares is None:
+        return {"image": 0.1, "text": 0.9} if names == ["image", "text"] else dict.fromkeys(names, 1 / len(names))
+    unknown = [name for name in shares if name not in names]
+    if unknown or not sum(shares.values()) > 0:
+        raise BadOption(f"freedom: shares = {dict(shares)} must name modalities of the data, which has "
+                        f"{', '.join(names)}, and be positive in sum.")
+    return {name: shares.get(name, 0.0) for name in names}
+
+
+def _present(data: Data, name: str) -> Tensor:
+    if name not in data.features:
+        return torch.ones(data.n_items, dtype=torch.bool)
+    return data.features[name].has(torch.arange(data.n_items))
+
+
+def _nearest(data: Data, name: str, k: int, present: Tensor) -> Tensor:
+    """The k nearest of every item, itself where it lacks the modality: ready-made ones, or exact ones."""
+    own = torch.arange(data.n_items)[:, None]
+    if name in data.neighbours:
+        ids = data.neighbours[name].ids.long()
+        if ids.shape[1] < k:
+            raise BadOption(f"freedom: neighbours = {k}, but the data's graph of {name} has {ids.shape[1]} a row.")
+        return torch.where(present[:, None], ids[:, :k], own)
+    return nearest_rows(data.features[name].all(), k, present)

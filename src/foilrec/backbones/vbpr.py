@@ -1,0 +1,90 @@
+"""VBPR."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.errors import PartsDoNotFit
+
+
+class ItemsOnDemand(Tables):
+    """Items composed row by row, so that a step projects the batch's features and not the catalogue's."""
+
+    def __init__(self, model: "VBPR", users: Tensor, inputs: Tensor) -> None:
+        self.model, self.users, self.inputs = model, users, inputs
+        self.layers, self.row_sparse = (), False
+
+    @cached_property
+    def items(self) -> Tensor:  # type: ignore[override]
+        """All of them, [I, D], when a sampler or the evaluation asks."""
+        return self.item_rows(torch.arange(self.model.data.n_items, device=self.inputs.device))
+
+    def item_rows(self, ids: Tensor) -> Tensor:
+        """[q_i ; W F_i + b] for some items: each distinct one is projected once."""
+        distinct, place = ids.unique(return_inverse=True)
+        content = self.model.project(self.model.features_of(distinct), self.model.present(distinct))
+        return torch.cat([self.inputs[distinct], content], 1)[place]
+
+
+class VBPR(Backbone):
+    """Half of an item's vector is free, half a projection of its features. He and McAuley, AAAI 2016; MMRec's variant.
+
+    item = [q_i ; W F_i + b] with F all modalities side by side, user table of twice the width; no visual bias vector.
+    Features are frozen. An item that lacks a modality has zeros in its place; one that has none gets a zero half.
+    Can encode items that are only described: their free half is the mean of the table.
+
+    dim: width of each half. modalities: which ones, all by default. emb_reg, l2_reg: penalties on the rows of users,
+    positives and negatives (MMRec: emb_reg 1e-5 .. 2). init: "xavier" as in MMRec, or "normal".
+    """
+
+    def __init__(self, data: Data, *, dim: int = 64, modalities: tuple[str, ...] = (), emb_reg: float = 0.0,
+                 l2_reg: float = 0.0, init: Init = "xavier") -> None:
+        super().__init__(data)
+        self.modalities = tuple(modalities) or tuple(data.features)
+        if not self.modalities:
+            raise PartsDoNotFit("vbpr needs item features, and this data set has none: take bprmf or lightgcn.")
+        self.users, self.ids = table(data.n_users, 2 * dim, init), table(data.n_items, dim, init)
+        self.linear = nn.Linear(sum(data.features[m].dim for m in self.modalities), dim)
+        nn.init.xavier_normal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.emb_reg, self.l2_reg = emb_reg, l2_reg
+
+    def features_of(self, ids: Tensor) -> Tensor:
+        """The frozen features of some items side by side, [n, F]."""
+        return torch.cat([self.data.features[m].of(ids) for m in self.modalities], 1)
+
+    def present(self, ids: Tensor) -> Tensor:
+        """Whether each item has any modality, [n, 1]."""
+        return torch.stack([self.data.features[m].has(ids) for m in self.modalities]).any(0)[:, None]
+
+    def project(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """W F + b, zero where there is nothing to project: [..., F] -> [..., dim]."""
+        made: Tensor = self.linear(features)
+        return made if present is None else made * present
+
+    def inputs(self) -> Tensor:
+        """The free halves, [I, dim]."""
+        return self.ids.weight
+
+    def propagate(self, inputs: Tensor | None = None) -> Tables:
+        """Tables whose items are composed when asked for."""
+        return ItemsOnDemand(self, self.users.weight, self.ids.weight if inputs is None else inputs)
+
+    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Vectors of described items: the mean free half beside their projected features, [..., 2 dim]."""
+        content = self.project(torch.cat([features[m] for m in self.modalities], -1))
+        free = self.ids.weight.mean(0).expand(*content.shape[:-1], -1)
+        return torch.cat([free, content], -1)
+
+    def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
+        """The penalties on the rows of users, positives and negatives."""
+        if not (self.emb_reg or self.l2_reg):
+            return super().own_loss(tables, batch, negatives)
+        rows = [tables.user_rows(batch.users), tables.item_rows(batch.positives)]
+        if negatives.ids is not None:
+            rows.append(tables.item_rows(negatives.ids))
+        return self.emb_reg * emb_loss(*rows) + self.l2_reg * l2_loss(*rows)
