@@ -92,26 +92,50 @@ def weighted_unseen(starts: Array, items: Array, before: Array, cumulative: Arra
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def multiply(starts: Array, columns: Array, values: Array, x: Array, out: Array) -> None:
-    """A sparse matrix, by rows, times a dense one: out must be zero."""
-    width = x.shape[1]
+def multiply(starts: Array, columns: Array, values: Array, x: Array, plus: Array, scale: float, out: Array) -> None:
+    """out = scale * (matrix x + plus) for a sparse matrix given by rows; plus may have no rows."""
+    width, some = x.shape[1], plus.shape[0] > 0
     for r in range(out.shape[0]):
-        for e in range(starts[r], starts[r + 1]):
-            c, v = columns[e], values[e]
+        for d in range(width):
+            out[r, d] = scale * plus[r, d] if some else 0
+        e, end = starts[r], starts[r + 1]
+        while e + 3 < end:  # four entries a pass: a quarter of the traffic on out
+            c0, c1, c2, c3 = columns[e], columns[e + 1], columns[e + 2], columns[e + 3]
+            v0, v1, v2, v3 = (scale * values[e], scale * values[e + 1], scale * values[e + 2], scale * values[e + 3])
+            for d in range(width):
+                out[r, d] += v0 * x[c0, d] + v1 * x[c1, d] + v2 * x[c2, d] + v3 * x[c3, d]
+            e += 4
+        while e < end:
+            c, v = columns[e], scale * values[e]
             for d in range(width):
                 out[r, d] += v * x[c, d]
+            e += 1
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def multiply_some(starts: Array, columns: Array, values: Array, x: Array, nonzero: Array, out: Array) -> None:
+def multiply_some(starts: Array, columns: Array, values: Array, x: Array, plus: Array, scale: float, nonzero: Array,
+                  out: Array) -> None:
     """The same where many rows of x are zero: nonzero says which are not."""
-    width = x.shape[1]
+    width, some = x.shape[1], plus.shape[0] > 0
     for r in range(out.shape[0]):
+        for d in range(width):
+            out[r, d] = scale * plus[r, d] if some else 0
         for e in range(starts[r], starts[r + 1]):
-            c, v = columns[e], values[e]
+            c, v = columns[e], scale * values[e]
             if nonzero[c]:
                 for d in range(width):
                     out[r, d] += v * x[c, d]
+
+
+@njit(cache=True, nogil=True)
+def nonzero_rows(x: Array, out: Array) -> None:
+    """Whether a row holds anything but zeros."""
+    for r in range(x.shape[0]):
+        out[r] = False
+        for d in range(x.shape[1]):
+            if x[r, d] != 0:
+                out[r] = True
+                break
 
 
 @njit(cache=True, nogil=True, fastmath=True)

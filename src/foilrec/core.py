@@ -114,6 +114,8 @@ def score(query: Tensor, vectors: Tensor) -> Tensor:
     """The only score there is, a dot product: query [B, D], vectors [B, K, D] or [B, D] -> [B, K] or [B]."""
     if vectors.dim() == 2:
         return (query * vectors).sum(-1)
+    if vectors.shape[1] == 1:  # a product of 1 x D matrices costs far more than a sum
+        return (query[:, None] * vectors).sum(-1)
     return torch.bmm(vectors, query.unsqueeze(2)).squeeze(2)
 
 

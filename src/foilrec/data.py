@@ -32,6 +32,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.users)
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        if self.users.device == device:
+            return self
+        moved = [None if x is None else x.to(device) for x in (self.users, self.positives, self.rows, self.history)]
+        users, positives, rows, history = moved
+        assert users is not None and positives is not None
+        return Batch(users, positives, rows, self.epoch, history)
+
 
 class SeenIndex:
     """Which items each user has taken: exact membership, and exact uniform draws from all the others.

@@ -12,37 +12,43 @@ Rows = tuple[Tensor, Tensor, Tensor]  # starts [n + 1], columns [E], values [E]
 
 
 class Graph(nn.Module):
-    """A sparse matrix [n, m]; `graph(x)` is its product with x [m, D], with gradient.
+    """A sparse matrix A [n, m]; `graph(x)` is A x for x [m, D], with gradient.
 
-    rows, columns and values [E] give the entries in any order. symmetric says that the matrix is its own transpose,
-    so that one copy is kept instead of two. No part of a checkpoint: a graph follows from the data.
+    rows, columns and values [E] give the entries in any order. The transpose is kept beside it, for gradients. No part
+    of a checkpoint: a graph follows from the data.
     """
 
-    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], *,
-                 symmetric: bool = False) -> None:
+    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
-        self.shape, self.symmetric = shape, symmetric
-        self._keep("", by_rows(rows, columns, values, shape[0]))
-        if not symmetric:
-            self._keep("turned_", by_rows(columns, rows, values, shape[1]))
-
-    def _keep(self, prefix: str, parts: Rows) -> None:
-        for name, part in zip(("starts", "columns", "values"), parts, strict=True):
-            self.register_buffer(prefix + name, part, persistent=False)
+        self.shape = shape
+        names = ("starts", "columns", "values")
+        for prefix, parts in (("", by_rows(rows, columns, values, shape[0])),
+                              ("turned_", by_rows(columns, rows, values, shape[1]))):
+            for name, part in zip(names, parts, strict=True):
+                self.register_buffer(prefix + name, part, persistent=False)
 
     def by_rows(self, *, turned: bool = False) -> Rows:
         """The entries by rows, of the matrix or of its transpose."""
-        prefix = "turned_" if turned and not self.symmetric else ""
+        prefix = "turned_" if turned else ""
         return (getattr(self, prefix + "starts"), getattr(self, prefix + "columns"), getattr(self, prefix + "values"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The product with x [m, D]: [n, D]."""
+        """A x, [n, D]."""
         product: Tensor = _Product.apply(x, self)
         return product
 
-    def smooth(self, x: Tensor, layers: int) -> Tensor:
-        """The mean of x, A x, ..., A^layers x for a symmetric A (LightGCN, eq. 8): [n, D]."""
-        smoothed: Tensor = _Smooth.apply(x, self, layers)
+    def turn(self, x: Tensor) -> Tensor:
+        """A^T x for x [n, D]: [m, D]."""
+        product: Tensor = _Product.apply(x, self, True)
+        return product
+
+    def smooth(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """LightGCN's propagation when A is the normalised user-item matrix: the mean of layers 0 .. layers.
+
+        With y = [users; items] and N = [[0, A], [A^T, 0]] it is (y + N y + ... + N^layers y) / (layers + 1), He et
+        al. eq. 7-8: users [n, D], items [m, D] -> the same shapes.
+        """
+        smoothed: tuple[Tensor, Tensor] = _Smooth.apply(users, items, self, layers)
         return smoothed
 
 
@@ -58,40 +64,44 @@ def by_rows(rows: Tensor, columns: Tensor, values: Tensor, n: int) -> Rows:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: Graph) -> Tensor:
-        ctx.graph = graph
-        return kernels.multiply(*graph.by_rows(), x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return kernels.multiply(*ctx.graph.by_rows(turned=True), gradients[0]), None
-
-
-class _Smooth(torch.autograd.Function):
-    """Horner's rule, (x + A (x + A x)) / 3; a symmetric A makes the backward pass the forward one."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: Graph, layers: int) -> Tensor:
-        ctx.graph, ctx.layers = graph, layers
-        total = x
-        for _ in range(layers):
-            total = kernels.multiply(*graph.by_rows(), total).add_(x)
-        return total / (layers + 1)
+    def forward(ctx: Any, x: Tensor, graph: Graph, turned: bool = False) -> Tensor:
+        ctx.graph, ctx.turned = graph, turned
+        return kernels.multiply(*graph.by_rows(turned=turned), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient, total = gradients[0], gradients[0]
-        for _ in range(ctx.layers):  # rows outside the batch have no gradient yet: the first product skips them
-            total = kernels.multiply(*ctx.graph.by_rows(), total, skip_zero_rows=total is gradient).add_(gradient)
-        return total / (ctx.layers + 1), None, None
+        rows = ctx.graph.by_rows(turned=not ctx.turned)
+        return kernels.multiply(*rows, gradients[0], skip_zero_rows=True), None, None
+
+
+class _Smooth(torch.autograd.Function):
+    """Both ways are the same walk, since N is symmetric; only the first product of a gradient has zero rows to skip."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, graph: Graph, layers: int) -> tuple[Tensor, Tensor]:
+        ctx.graph, ctx.layers = graph, layers
+        return _walk(graph, users, items, layers)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        return *_walk(ctx.graph, gradients[0], gradients[1], ctx.layers, skip_zero_rows=True), None, None
+
+
+def _walk(graph: Graph, users: Tensor, items: Tensor, layers: int, *, skip_zero_rows: bool = False
+          ) -> tuple[Tensor, Tensor]:
+    """Horner's rule: y + N (y + N (y + ...)), the last step scaled."""
+    u, i, there, back = users, items, graph.by_rows(), graph.by_rows(turned=True)
+    for layer in range(layers):
+        scale = 1 / (layers + 1) if layer == layers - 1 else 1.0
+        skip = skip_zero_rows and layer == 0
+        u, i = (kernels.multiply(*there, i, plus=users, scale=scale, skip_zero_rows=skip),
+                kernels.multiply(*back, u, plus=items, scale=scale, skip_zero_rows=skip))
+    return (u, i) if layers else (users.clone(), items.clone())
 
 
 def interaction_graph(pairs: Tensor, n_users: int, n_items: int) -> Graph:
-    """The user-item graph with both sides normalised, D^-1/2 A D^-1/2: [U + I, U + I], items after users."""
-    users, items = pairs.unbind(1)
-    weights = inverse_root_degrees(pairs, n_users, n_items)
-    rows, columns = torch.cat([users, items + n_users]), torch.cat([items + n_users, users])
-    return Graph(rows, columns, torch.cat([weights, weights]), (n_users + n_items,) * 2, symmetric=True)
+    """The user-item matrix with both sides normalised, D_u^-1/2 A D_i^-1/2: [U, I]."""
+    return Graph(*pairs.unbind(1), inverse_root_degrees(pairs, n_users, n_items), (n_users, n_items))
 
 
 def inverse_root_degrees(pairs: Tensor, n_users: int, n_items: int) -> Tensor:

@@ -145,17 +145,22 @@ def seen_mass(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor,
     return torch.where(end > starts[users], cumulative[items[last].long() + 1] - before[last], 0)
 
 
-def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor, *, skip_zero_rows: bool = False) -> Tensor:
-    """A sparse matrix given by rows (starts [n + 1], columns [E], values [E]) times x [m, D]: [n, D].
+def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor, *, plus: Tensor | None = None,
+             scale: float = 1.0, skip_zero_rows: bool = False) -> Tensor:
+    """scale * (A x + plus) for a sparse A given by rows (starts [n + 1], columns [E], values [E]), x [m, D]: [n, D].
 
-    skip_zero_rows says that many rows of x are zero, so that looking before multiplying pays.
+    skip_zero_rows says that many rows of x are zero, so that looking before multiplying pays. No gradient.
     """
+    x = x.detach()
     if loops := _fast(starts, x):
-        dense = x.detach().contiguous().numpy()
-        out = np.zeros((len(starts) - 1, x.shape[1]), dense.dtype)
-        arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense)
+        dense = x.contiguous().numpy()
+        added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
+        out = np.empty((len(starts) - 1, x.shape[1]), dense.dtype)
+        arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense, added, dense.dtype.type(scale))
         if skip_zero_rows:
-            loops.multiply_some(*arrays, dense.any(axis=1), out)
+            nonzero = np.empty(len(dense), np.bool_)
+            loops.nonzero_rows(dense, nonzero)
+            loops.multiply_some(*arrays, nonzero, out)
         else:
             loops.multiply(*arrays, out)
         return torch.from_numpy(out)
@@ -163,7 +168,8 @@ def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor, *, skip
         warnings.filterwarnings("ignore", message="Sparse CSR")
         matrix = torch.sparse_csr_tensor(starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)),
                                          check_invariants=False)
-    return matrix @ x.detach()
+    product = matrix @ x
+    return (product if plus is None else product + plus.detach()) * scale
 
 
 def candidate_scores(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:

@@ -70,8 +70,7 @@ class FREEDOM(Backbone):
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """Both graphs: the pruned one in training, the whole one otherwise. `inputs` replaces Q on the user side."""
         graph = self.graph if self.training else self.whole
-        nodes = torch.cat([self.users.weight, self.ids.weight if inputs is None else inputs])
-        users, items = graph.smooth(nodes, self.layers).split([self.data.n_users, self.data.n_items])
+        users, items = graph.smooth(self.users.weight, self.ids.weight if inputs is None else inputs, self.layers)
         return Tables(items=items + self.semantic(), users=users)
 
     def semantic(self) -> Tensor:

@@ -22,34 +22,32 @@ class LightGCN(Backbone):
     def __init__(self, data: Data, *, dim: int = 64, layers: int = 2, emb_reg: float = 0.0, l2_reg: float = 0.0,
                  init: Init = "normal", keep_layers: bool = False) -> None:
         super().__init__(data)
-        self.nodes = table(data.n_users + data.n_items, dim, init)  # users, then items
+        self.users, self.items = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.emb_reg, self.l2_reg, self.keep_layers = layers, emb_reg, l2_reg, keep_layers
         self.graph = interaction_graph(data.train, data.n_users, data.n_items)
 
     def inputs(self) -> Tensor:
         """The item rows of layer 0, [I, D]."""
-        return self.nodes.weight[self.data.n_users :]
+        return self.items.weight
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """Users and items smoothed together."""
-        nodes, sizes = self.nodes.weight, [self.data.n_users, self.data.n_items]
-        if inputs is not None:
-            nodes = torch.cat([nodes[: self.data.n_users], inputs])
+        users, items = self.users.weight, self.items.weight if inputs is None else inputs
         if not self.keep_layers:
-            users, items = self.graph.smooth(nodes, self.layers).split(sizes)
+            users, items = self.graph.smooth(users, items, self.layers)
             return Tables(items=items, users=users)
-        layers = [nodes]
+        layers = [(users, items)]
         for _ in range(self.layers):
-            layers.append(self.graph(layers[-1]))
-        users, items = torch.stack(layers).mean(0).split(sizes)
-        return Tables(items=items, users=users, layers=tuple(layer[self.data.n_users :] for layer in layers))
+            users, items = self.graph(items), self.graph.turn(users)
+            layers.append((users, items))
+        by_side = [torch.stack(side) for side in zip(*layers, strict=True)]
+        return Tables(items=by_side[1].mean(0), users=by_side[0].mean(0), layers=tuple(by_side[1]))
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
         """The penalties on the layer-0 rows of users, positives and negatives."""
         if not (self.emb_reg or self.l2_reg):
             return super().own_loss(tables, batch, negatives)
-        places = [batch.users, batch.positives + self.data.n_users]
+        rows = [embedding(batch.users, self.users.weight), embedding(batch.positives, self.items.weight)]
         if negatives.ids is not None:
-            places.append(negatives.ids + self.data.n_users)
-        rows = [embedding(place, self.nodes.weight) for place in places]
+            rows.append(embedding(negatives.ids, self.items.weight))
         return self.emb_reg * emb_loss(*rows) + self.l2_reg * l2_loss(*rows)

@@ -1,0 +1,96 @@
+"""Files that are written whole or not at all, and trees of tensors in one safetensors file."""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foilrec.errors import RunBroken
+
+Tree = dict[str, Any]
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.chmod(0o644)
+        draft.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunBroken(f"The disk is full: {path} was not written, and what stood there still does. Free some "
+                            "space and run the same command with --resume.") from error
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole."""
+    with written_whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file whole."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_tree(path: Path, tree: Tree) -> None:
+    """Writes nested dicts and lists of tensors and plain values: tensors as safetensors, the rest in its header."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Any] = {}
+    plain = _strip(tree, "", lambda name, tensor: tensors.__setitem__(name, tensor.detach().cpu().contiguous().clone()))
+    with written_whole(path) as draft:
+        save_file(tensors, draft, metadata={"tree": json.dumps(plain)})
+
+
+def _strip(node: Any, name: str, keep: Callable[[str, Any], None]) -> Any:
+    import torch
+
+    if isinstance(node, torch.Tensor):
+        keep(name, node)
+        return {"$tensor": name}
+    if isinstance(node, dict):
+        return {"$items": [[key, _strip(value, f"{name}/{key}", keep)] for key, value in node.items()]}
+    if isinstance(node, list | tuple):
+        return [_strip(value, f"{name}/{i}", keep) for i, value in enumerate(node)]
+    return node
+
+
+def load_tree(path: Path) -> Tree:
+    """What save_tree wrote; RunBroken if the file is missing, truncated or of another kind."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            plain = json.loads((file.metadata() or {})["tree"])
+            tree: Tree = _fill(plain, file.get_tensor)
+            return tree
+    except FileNotFoundError as error:
+        raise RunBroken(f"{path} is missing: this run folder was never finished or has been taken apart.") from error
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise RunBroken(f"{path} cannot be read ({error}): the file is truncated or damaged. Train again into a new "
+                        "folder, or put the file back from a copy.") from error
+
+
+def _fill(node: Any, get: Callable[[str], Any]) -> Any:
+    if isinstance(node, dict) and "$tensor" in node:
+        return get(node["$tensor"])
+    if isinstance(node, dict):
+        return {key: _fill(value, get) for key, value in node["$items"]}
+    if isinstance(node, list):
+        return [_fill(value, get) for value in node]
+    return node

@@ -1,0 +1,177 @@
+"""The training loop, for every backbone, sampler, loss and optimizer: a generator that yields after each epoch."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foilrec.core import Backbone, Batch, Loss, Sampler, score
+from foilrec.errors import BadOption, RunBroken
+from foilrec.evaluation import Protocol, evaluate
+from foilrec.metrics import parse
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, apart from the parts.
+
+    batch: positives a step. epochs: at most so many. patience: stop after so many evaluations in a row without a new
+    best (0: never). every: evaluate every so many epochs. select: the validation metric that chooses the best epoch;
+    full-precision values are compared, and a tie is no improvement.
+    """
+
+    batch: int = 2048
+    epochs: int = 1000
+    patience: int = 20
+    every: int = 1
+    select: str = "recall@20"
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", 1), ("epochs", 1), ("patience", 0), ("every", 1)):
+            if getattr(self, name) < least:
+                raise BadOption(f"train.{name} = {getattr(self, name)} must be at least {least}.")
+        parse(self.select)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What there is to tell after an epoch: its number from 0, mean loss a row, seconds, validation means if any."""
+
+    number: int
+    loss: float
+    wall_seconds: float
+    cpu_seconds: float
+    valid: dict[str, float] | None
+    best: bool
+    last: bool
+
+
+@dataclass
+class Progress:
+    """Where a training stands: everything that early stopping remembers."""
+
+    epoch: int = 0
+    best: float = float("-inf")
+    best_epoch: int = -1
+    without_gain: int = 0
+    done: bool = False
+
+
+class Objective(nn.Module):
+    """The heart: tables, query, negatives, ranking loss, and what the parts want besides. One batch -> a scalar."""
+
+    def __init__(self, model: Backbone, sampler: Sampler, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.sampler, self.loss = model, sampler, loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The total loss of one batch."""
+        tables = self.model.propagate()
+        query = self.model.query(tables, batch)
+        with torch.no_grad() if not any(p.requires_grad for p in self.sampler.parameters()) else torch.enable_grad():
+            negatives = self.sampler(tables, batch, query)
+        negative = score(query, negatives.look_up(self.model, tables))
+        ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
+        self.sampler.feedback(batch, negatives, negative.detach())
+        total: Tensor = (ranking + self.model.own_loss(tables, batch, negatives)
+                         + self.sampler.own_loss(tables, batch, query))
+        return total
+
+
+class Trainer:
+    """Runs epochs as long as someone asks for the next: `for epoch in trainer.epochs(): ...`.
+
+    After each yield, state() is everything that a later Trainer of the same parts needs to go on bit for bit, and
+    best() the weights of the best epoch so far.
+    """
+
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, settings: Settings, protocol: Protocol,
+                 *, seed: int = 0, on_step: Callable[[int, int], None] | None = None) -> None:
+        self.objective, self.optimizer, self.settings = objective, optimizer, settings
+        self.protocol, self.seed, self.on_step = protocol, seed, on_step
+        self.progress = Progress()
+        self._best: dict[str, Tensor] = {}
+
+    def epochs(self) -> Iterator[Epoch]:
+        """One Epoch after another until the last; a resumed trainer starts where its state stood."""
+        while not self.progress.done:
+            wall, cpu = time.perf_counter(), time.process_time()
+            number = self.progress.epoch
+            loss = self._run(number)
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            due = (number + 1) % self.settings.every == 0 or number + 1 == self.settings.epochs
+            valid = evaluate(self.objective.model, self.protocol).means if due else None
+            best = self._note(number, valid)
+            yield Epoch(number, loss, *spent, valid, best, self.progress.done)
+
+    def _run(self, number: int) -> float:
+        model, sampler, data = self.objective.model, self.objective.sampler, self.objective.model.data
+        self.objective.train()
+        model.begin_epoch(number)
+        with torch.no_grad():
+            sampler.begin_epoch(number, model, model.propagate())
+        total, steps = torch.zeros((), dtype=torch.float64), -(-len(data.train) // self.settings.batch)
+        device = next(model.parameters()).device
+        for step, batch in enumerate(data.batches(self.settings.batch, self.seed, number), 1):
+            total += self._step(batch.to(device)).double().cpu() * len(batch)
+            if self.on_step is not None:
+                self.on_step(step, steps)
+        mean = float(total) / len(data.train)
+        if mean != mean or abs(mean) == float("inf"):
+            raise RunBroken(f"The loss became {mean} in epoch {number}: lower optimizer.lr, or look at the features "
+                            "with `foilrec data validate`.")
+        return mean
+
+    def _step(self, batch: Batch) -> Tensor:
+        def closure() -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss: Tensor = self.objective(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        return self.optimizer.step(closure)  # type: ignore[return-value, arg-type]
+
+    def _note(self, number: int, valid: dict[str, float] | None) -> bool:
+        """Updates the progress after an epoch; whether it is the best so far."""
+        at, best = self.progress, False
+        at.epoch = number + 1
+        if valid is not None:
+            best = valid[self.settings.select] > at.best
+            at.without_gain = 0 if best else at.without_gain + 1
+            if best:
+                at.best, at.best_epoch = valid[self.settings.select], number
+                self._best = copy(self.objective.model.state_dict())
+        out_of_patience = self.settings.patience and at.without_gain >= self.settings.patience
+        at.done = at.epoch >= self.settings.epochs or bool(out_of_patience)
+        return best
+
+    def best(self) -> dict[str, Tensor]:
+        """The weights of the best epoch so far."""
+        return self._best
+
+    def state(self) -> State:
+        """Weights, moments, sampler, stopping state: a tree of tensors and plain values. The seed and the epoch
+        number stand for every random stream."""
+        return {"objective": copy(self.objective.state_dict()), "best": self._best,
+                "optimizer": copy(self.optimizer.state_dict()), "progress": asdict(self.progress)}
+
+    def load_state(self, state: State) -> None:
+        """Goes back to where state() was taken."""
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._best = state["best"]
+        self.progress = Progress(**state["progress"])
+
+
+def copy(tree: Any) -> Any:
+    """The same nested dicts and lists with every tensor copied."""
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, dict):
+        return {key: copy(value) for key, value in tree.items()}
+    return [copy(value) for value in tree] if isinstance(tree, list | tuple) else tree
