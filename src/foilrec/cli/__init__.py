@@ -1,0 +1,45 @@
+"""The command line: `foilrec --help` lists it. Heavy imports happen inside the commands, so that help is instant."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from foilrec.cli import data, shelf, work
+from foilrec.errors import FoilrecError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Recommenders trained with negatives that are generated, of controlled difficulty, and fitted to the user.",
+)
+app.add_typer(data.app, name="data")
+for command in (work.demo, work.train, work.evaluate, work.recommend):
+    app.command()(command)
+for command in (shelf.list_parts, shelf.show, shelf.check):
+    app.command("list" if command is shelf.list_parts else None)(command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False
+             ) -> None:
+    if show_version:
+        typer.echo(version("foilrec"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: an error of ours is one paragraph on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except FoilrecError as error:
+        typer.echo(f"foilrec: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("foilrec: interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as head, has left
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,47 @@
+"""What a training shows while it runs: a bar on a terminal, a line an epoch elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from foilrec.recipe import Recipe
+    from foilrec.trainer import Epoch
+
+Shown = tuple["Callable[[Epoch], None]", "Callable[[int, int], None] | None"]
+
+
+@contextmanager
+def shown(recipe: "Recipe", *, quiet: bool = False) -> "Iterator[Shown]":
+    """Callbacks for foilrec.train that show where it stands."""
+    console = Console(stderr=True)
+    if quiet:
+        yield (lambda epoch: None), None
+    elif not console.is_terminal:
+        yield (lambda epoch: console.print(line(epoch, recipe.train.select), highlight=False, soft_wrap=True)), None
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            yield _with_bar(bar, recipe)
+
+
+def _with_bar(bar: Progress, recipe: "Recipe") -> Shown:
+    task = bar.add_task(f"{recipe.name}: epoch 0", total=None)
+
+    def on_epoch(epoch: "Epoch") -> None:
+        bar.console.print(line(epoch, recipe.train.select), highlight=False)
+        bar.update(task, description=f"{recipe.name}: epoch {epoch.number + 1}", completed=0)
+
+    def on_step(step: int, steps: int) -> None:
+        bar.update(task, completed=step, total=steps)
+
+    return on_epoch, on_step
+
+
+def line(epoch: "Epoch", select: str) -> str:
+    """An epoch in one line."""
+    valid = "" if epoch.valid is None else f"  valid {select} {epoch.valid[select]:.5f}{' *' if epoch.best else ''}"
+    return f"epoch {epoch.number:>4}  loss {epoch.loss:.5f}{valid}  {epoch.wall_seconds:.1f} s"

@@ -1,0 +1,77 @@
+"""Commands about the parts on the shelf: list, show, check."""
+
+import inspect
+from typing import Annotated
+
+import typer
+
+from foilrec.errors import NoSuchPart, did_you_mean
+
+
+def list_parts(family: Annotated[str, typer.Argument(help="backbones, samplers, losses, datasets or optimizers")] = ""
+               ) -> None:
+    """The parts of a family, one name a line; without a family, all of them as family/name."""
+    from foilrec import parts
+
+    for kind in [parts.family(family)] if family else parts.FAMILIES:
+        for name in parts.names(kind):
+            typer.echo(name if family else f"{kind}/{name}")
+
+
+def show(family: Annotated[str, typer.Argument(help="sampler, backbone, ...")],
+         name: Annotated[str, typer.Argument(help="a name that `foilrec list` shows, or module:Class")]) -> None:
+    """What a part does: its docstring, its options with defaults, and the shapes it works on."""
+    from foilrec import parts
+
+    part = parts.find(family, name)
+    typer.echo(f"{parts.family(family)} {name}\n\n{inspect.getdoc(part)}\n\nOptions:")
+    for option in parts.options(part).values():
+        typer.echo(f"  {option}")
+    if not parts.options(part):
+        typer.echo("  none")
+    method = next((m for m in ("forward", "propagate", "read", "step") if m in vars(part)), None)
+    if method and (doc := inspect.getdoc(getattr(part, method))):
+        typer.echo(f"\n{method}{inspect.signature(getattr(part, method))}\n  {doc}")
+
+
+def check(what: Annotated[str, typer.Argument(help="nothing for all, FAMILY, FAMILY/NAME, or module:Class")] = "") -> None:
+    """Runs the contract checks on parts, yours or ours; exit code 1 if one fails."""
+    from foilrec import contracts, parts
+
+    failed = 0
+    for kind, name in _wanted(what):
+        problem = contracts.problem(kind, name)
+        failed += problem is not None
+        typer.echo(f"{'ok    ' if problem is None else 'BROKEN'} {kind}/{name}" + (f": {problem}" if problem else ""))
+    if failed:
+        raise typer.Exit(1)
+    if not what:
+        typer.echo(f"{sum(len(parts.names(kind)) for kind in parts.FAMILIES)} parts keep their contract.")
+
+
+def _wanted(what: str) -> list[tuple[str, str]]:
+    from foilrec import parts
+
+    if ":" in what:
+        return [(kind, what) for kind in parts.FAMILIES if _is(kind, what)] or [_none(what)]
+    kind, _, name = what.partition("/")
+    kinds = [parts.family(kind)] if kind else list(parts.FAMILIES)
+    if name and name not in parts.names(kinds[0]):
+        raise NoSuchPart(f"There is no {kinds[0]} {name!r}{did_you_mean(name, parts.names(kinds[0]))}")
+    return [(k, n) for k in kinds for n in ([name] if name else parts.names(k))]
+
+
+def _is(kind: str, what: str) -> bool:
+    from foilrec import parts
+
+    try:
+        return bool(parts.find(kind, what))
+    except NoSuchPart as error:
+        if "is no " in str(error):
+            return False
+        raise
+
+
+def _none(what: str) -> tuple[str, str]:
+    raise NoSuchPart(f"{what!r} is no part: derive it from Backbone, Sampler, Loss or Reader of foilrec.core, or from "
+                     "torch.optim.Optimizer.")

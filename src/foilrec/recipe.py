@@ -1,0 +1,211 @@
+"""A recipe: everything a run follows from, as TOML, checked before anything is read or trained."""
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from foilrec import parts, streams, toml
+from foilrec.core import Backbone, Data, Loss, Sampler
+from foilrec.errors import BadOption, did_you_mean
+from foilrec.evaluation import Protocol
+from foilrec.trainer import Settings
+
+TABLES = {"data": "dataset", "backbone": "backbone", "sampler": "sampler", "loss": "loss", "optimizer": "optimizer"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The name of a part and the options that differ from its defaults."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How to evaluate: cut-offs, metrics, and what is hidden from the ranking at test time.
+
+    masked: ["train"] as in MMRec's published tables, or ["train", "valid"].
+    """
+
+    ks: tuple[int, ...] = (5, 10, 20, 50)
+    metrics: tuple[str, ...] = ("recall", "ndcg", "precision", "map", "hit", "mrr")
+    masked: tuple[str, ...] = ("train",)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Name, seed, five parts, and how to train and evaluate; made by Recipe.load, changed by `with_changes`.
+
+    threads: OpenMP threads (0: as many cores as are free at the start). device: "cpu", "cuda", ...
+    """
+
+    name: str = "shop"
+    seed: int = 0
+    threads: int = 0
+    device: str = "cpu"
+    data: Part = Part("shop")
+    backbone: Part = Part("lightgcn")
+    sampler: Part = Part("uniform")
+    loss: Part = Part("bpr")
+    optimizer: Part = Part("adam")
+    train: Settings = Settings()
+    evaluate: Ranking = Ranking()
+
+    @classmethod
+    def load(cls, source: str | Path, changes: Sequence[str] = ()) -> "Recipe":
+        """Reads a TOML file and applies changes such as "sampler.pool=32"."""
+        path = Path(source)
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            near = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+            raise BadOption(f"There is no recipe {path}{did_you_mean(path.name, near)}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+            raise BadOption(f"{path} is no TOML file: {error}.") from error
+        tree.setdefault("name", path.stem)
+        return cls.from_tree(tree, changes)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], changes: Sequence[str] = ()) -> "Recipe":
+        """A recipe from nested mappings, every key and option checked."""
+        merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+        for change in changes:
+            _apply(merged, change)
+        known = [f.name for f in fields(cls)]
+        for key, value in merged.items():
+            if key not in known:
+                raise BadOption(f"A recipe has no key {key!r}{did_you_mean(key, known)} It has {', '.join(known)}.")
+            default = getattr(cls, key)
+            if isinstance(default, int | str) and (type(value) is not type(default)):
+                raise BadOption(f"{key} must be {type(default).__name__}, not {value!r}.")
+        made: dict[str, Any] = {key: merged[key] for key in ("name", "seed", "threads", "device") if key in merged}
+        for key, family in TABLES.items():
+            if key in merged:
+                made[key] = _part(key, family, merged[key], getattr(cls, key))
+        for key, kind in (("train", Settings), ("evaluate", Ranking)):
+            made[key] = _settings(key, kind, merged.get(key, {}))
+        return cls(**made)
+
+    def with_changes(self, *changes: str) -> "Recipe":
+        """The same recipe but for changes such as "seed=3" or "backbone.prune=0.9"."""
+        return Recipe.from_tree(self.tree(), changes)
+
+    def tree(self) -> dict[str, Any]:
+        """Nested mappings of plain values, as TOML has them."""
+        plain: dict[str, Any] = {key: getattr(self, key) for key in ("name", "seed", "threads", "device")}
+        for key in TABLES:
+            part: Part = getattr(self, key)
+            plain[key] = {"name": part.name, **part.options}
+        return {**plain, "train": asdict(self.train), "evaluate": _lists(asdict(self.evaluate))}
+
+    def to_toml(self) -> str:
+        """The recipe as a file, every default of training and evaluation spelled out."""
+        return toml.dumps(self.tree())
+
+    @property
+    def digest(self) -> str:
+        """A short name for the content: two recipes differ in it if they differ in anything but the name."""
+        tree = {key: value for key, value in self.tree().items() if key != "name"}
+        return blake2b(toml.dumps(tree).encode(), digest_size=4).hexdigest()
+
+    def protocol(self, split: str) -> Protocol:
+        """How to score a split: validation hides the training items, test what `evaluate.masked` says."""
+        masked = ("train",) if split == "valid" else tuple(self.evaluate.masked)
+        return Protocol(split=split, masked=masked, ks=tuple(self.evaluate.ks), metrics=tuple(self.evaluate.metrics))
+
+    def read(self) -> Data:
+        """The data set."""
+        options = {key: expand(value) for key, value in self.data.options.items()}
+        data: Data = parts.build("dataset", self.data.name, **options).read()
+        return data
+
+    def build(self, data: Data) -> tuple[Backbone, Sampler, Loss]:
+        """The parts, their first weights drawn from the seed."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(streams.key(self.seed, "init"))
+            model: Backbone = parts.build("backbone", self.backbone.name, data, **self.backbone.options)
+            sampler: Sampler = parts.build("sampler", self.sampler.name, data, **self.sampler.options)
+            loss: Loss = parts.build("loss", self.loss.name, **self.loss.options)
+        model.seed, sampler.seed = streams.key(self.seed, "backbone"), streams.key(self.seed, "sampler")
+        return model, sampler, loss
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    """Sets one dotted key: "sampler.pool=32". Renaming a part drops the options of the old one."""
+    dotted, equals, text = change.partition("=")
+    if not equals or not dotted:
+        raise BadOption(f"{change!r} is no change: write key=value, such as sampler.pool=32.")
+    *path, last = dotted.strip().split(".")
+    table = tree
+    for step in path:
+        table = table.setdefault(step, {})
+        if not isinstance(table, dict):
+            raise BadOption(f"{change!r}: {step!r} is a value, and has no key {last!r}.")
+    value = plain_value(text)
+    if last in TABLES and not path:
+        last, value = last, {"name": value}
+    if last == "name" and path and table.get("name") != value:
+        table.clear()
+    table[last] = value
+
+
+def plain_value(text: str) -> Any:
+    """The value that a text means as TOML, or the text itself.
+
+    >>> plain_value("0.4"), plain_value("[1, 2]"), plain_value("dns")
+    (0.4, [1, 2], 'dns')
+    """
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _part(key: str, family: str, table: Any, default: Part) -> Part:
+    if not isinstance(table, Mapping):
+        raise BadOption(f"{key} must be a table with a name, such as [{key}] name = {default.name!r}, not {table!r}.")
+    options = {k: v for k, v in table.items() if k != "name"}
+    name = table.get("name", default.name)
+    if not isinstance(name, str):
+        raise BadOption(f"{key}.name must be a text, not {name!r}.")
+    parts.check_options(family, name, options)
+    return Part(name, options)
+
+
+def _settings(key: str, kind: type, table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        raise BadOption(f"{key} must be a table, not {table!r}.")
+    takes = {f.name: f for f in fields(kind)}
+    for name, value in table.items():
+        if name not in takes:
+            raise BadOption(f"[{key}] has no key {name!r}{did_you_mean(name, takes)} It has {', '.join(takes)}.")
+        if not parts.fits(value, takes[name].type):
+            raise BadOption(f"{key}.{name} must be {takes[name].type}, not {value!r}.")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
+
+
+def _lists(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
+
+
+def expand(value: Any) -> Any:
+    """Environment variables in a path; FOILREC_DATA stands for ../shared/data where it is unset and that exists."""
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    beside = Path("..", "shared", "data")
+    known = dict(os.environ)
+    if "FOILREC_DATA" not in known and beside.is_dir():
+        known["FOILREC_DATA"] = str(beside)
+    for name, text in known.items():
+        value = value.replace(f"${{{name}}}", text).replace(f"${name}/", f"{text}/")
+    if "$" in value:
+        raise BadOption(f"The path {value!r} names an environment variable that is not set. Set it, or write the path "
+                        "out, e.g. data.path=/where/it/lies.")
+    return value

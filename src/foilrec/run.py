@@ -1,0 +1,272 @@
+"""A run folder: start it, go on with it, load it, and put it to use."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from foilrec import files, memory, parts
+from foilrec.core import Backbone, Data
+from foilrec.errors import BadOption, RunBroken
+from foilrec.evaluation import Scores, evaluate, top_k
+from foilrec.recipe import Recipe
+from foilrec.trainer import Epoch, Objective, Trainer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+class Run:
+    """What one recipe and one seed came to, in a folder of its own.
+
+    recipe.toml  the resolved recipe         epochs.jsonl   a line an epoch        best.safetensors  the best weights
+    about.json   versions, data, protocol    scores.json    test means             last.safetensors  to go on from
+                                             users.parquet  test values by user
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "recipe.toml").is_file():
+            raise RunBroken(f"{self.folder} is no run folder: it has no recipe.toml.")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the run followed."""
+        return Recipe.load(self.folder / "recipe.toml")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Versions, the data's fingerprint, threads, protocol."""
+        return self._json("about.json")
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The test means and the validation means of the best epoch, once the run is finished."""
+        return self._json("scores.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the test set has been scored."""
+        return (self.folder / "scores.json").is_file()
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file():
+            raise RunBroken(f"{path} is missing: the run was interrupted; go on with --resume.")
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunBroken(f"{path} is damaged ({error}).") from error
+        return value
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """What was noted after each epoch."""
+        path = self.folder / "epochs.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set, read again and compared with the one that the run was made on."""
+        data = self.recipe.read()
+        self.check_data(data)
+        return data
+
+    def check_data(self, data: Data) -> None:
+        """Raises RunBroken if the data is not the one that the run was made on."""
+        known = self.about["data"]["fingerprint"]
+        if data.fingerprint != known:
+            raise RunBroken(f"{self.folder} was made on other data: its fingerprint is {known}, that of {data.name!r} "
+                            f"now is {data.fingerprint}. Restore the data, or train into a new folder.")
+
+    @cached_property
+    def model(self) -> Backbone:
+        """The backbone with its best weights, in evaluation mode."""
+        model, _, _ = self.recipe.build(self.data)
+        weights = files.load_tree(self.folder / "best.safetensors")
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RunBroken(f"{self.folder}/best.safetensors does not fit the recipe's backbone: {error}.") from error
+        return model.eval()
+
+    def evaluate(self, split: str = "test", *, lists: bool = True) -> Scores:
+        """Scores the best weights on a split, by the recipe's protocol."""
+        return evaluate(self.model, self.recipe.protocol(split), lists=lists)
+
+    def recommend(self, users: Sequence[object] | None = None, top: int = 10) -> "pl.DataFrame":
+        """The `top` items for some users (all by default): columns user, rank, item, score, title if known.
+
+        Ids are the source's own; items taken in training are left out. Users that the data does not have are named in
+        BadOption by `known_users`, which the command calls first.
+        """
+        import polars as pl
+
+        numbers = self.known_users(users)[0] if users is not None else list(range(self.data.n_users))
+        ids, scores = top_k(self.model, torch.tensor(numbers, dtype=torch.long), top, self.data.seen)
+        keep = ids >= 0
+        who = torch.tensor(numbers, dtype=torch.long)[:, None].expand_as(ids)[keep].tolist()
+        place = (torch.arange(ids.shape[1]) + 1).expand_as(ids)[keep].tolist()
+        what = ids[keep].tolist()
+        columns = {"user": self.data.raw_users(who), "rank": place, "item": self.data.raw_items(what),
+                   "score": scores[keep].tolist()}
+        if self.data.titles is not None:
+            columns["title"] = [self.data.titles[i] for i in what]
+        return pl.DataFrame(columns)
+
+    def known_users(self, users: Sequence[object]) -> tuple[list[int], list[str]]:
+        """Numbers of the users that the data has, and the raw ids of those that it does not have."""
+        found = [(str(raw), self.data.user_number(raw)) for raw in users]
+        return [n for _, n in found if n is not None], [raw for raw, n in found if n is None]
+
+
+def train(recipe: Recipe, out: str | Path | None = None, *, data: Data | None = None, resume: bool = False,
+          on_epoch: Callable[[Epoch], None] | None = None,
+          on_step: Callable[[int, int], None] | None = None) -> Run:
+    """Trains to the end (early stopping, or the last epoch), scores the test set once, and gives the finished run.
+
+    out: the run folder, runs/NAME-DIGEST-sSEED by default. resume: go on bit for bit where the folder's checkpoint
+    stands. KeyboardInterrupt saves the last finished epoch and passes on.
+    """
+    folder = Path(out) if out is not None else default_folder(recipe)
+    session = Session(recipe, folder, data, resume=resume, on_step=on_step)
+    for epoch in session.epochs():
+        if on_epoch is not None:
+            on_epoch(epoch)
+    return session.finish()
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """runs/NAME-DIGEST-sSEED below the working directory."""
+    return Path("runs") / f"{recipe.name}-{recipe.digest}-s{recipe.seed}"
+
+
+class Session:
+    """One stretch of training in a run folder: from the start, or from its checkpoint, to the end or an interruption."""
+
+    def __init__(self, recipe: Recipe, folder: Path, data: Data | None = None, *, resume: bool = False,
+                 on_step: Callable[[int, int], None] | None = None) -> None:
+        self.folder, self.recipe = folder, recipe
+        old = _existing(folder, recipe, resume=resume)
+        memory.keep_large_blocks()
+        torch.set_num_threads(recipe.threads or (old.about["threads"] if old else free_cores()))
+        self.data = recipe.read() if data is None else data
+        self.already = old if old is not None and old.finished else None
+        if old is not None:
+            old.check_data(self.data)
+        self.trainer = _trainer(recipe, self.data, on_step)
+        self._saved, self._saved_at = -1, time.monotonic()
+        if old is not None and (folder / "last.safetensors").is_file() and not old.finished:
+            self.trainer.load_state(files.load_tree(folder / "last.safetensors"))
+            self._saved = self.trainer.progress.epoch
+        elif old is None:
+            self._open()
+        self._lines = Run(folder).epochs()[: self.trainer.progress.epoch]
+
+    def _open(self) -> None:
+        files.write_json(self.folder / "about.json", about(self.recipe, self.data))
+        files.write_text(self.folder / "recipe.toml", self.recipe.to_toml())
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Trains, noting each epoch and saving a checkpoint every so often; an interruption saves the last epoch."""
+        if self.already:
+            return
+        state = None
+        try:
+            for epoch in self.trainer.epochs():
+                state = self.trainer.state()
+                self._lines.append(_line(epoch))
+                if epoch.last or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self._save(state)
+                yield epoch
+        except BaseException:
+            if state is not None and state["progress"]["epoch"] != self._saved:
+                self._save(state)
+            raise
+
+    def _save(self, state: dict[str, Any]) -> None:
+        done = state["progress"]["epoch"]
+        files.save_tree(self.folder / "last.safetensors", state)
+        text = "".join(json.dumps(line) + "\n" for line in self._lines[:done])
+        files.write_text(self.folder / "epochs.jsonl", text)
+        self._saved, self._saved_at = done, time.monotonic()
+
+    def finish(self) -> Run:
+        """Writes the best weights, scores the test set once from them, and gives the run."""
+        if self.already:
+            return self.already
+        model, progress = self.trainer.objective.model, self.trainer.progress
+        model.load_state_dict(self.trainer.best())
+        files.save_tree(self.folder / "best.safetensors", self.trainer.best())
+        scores = evaluate(model, self.recipe.protocol("test"), lists=True)
+        with files.written_whole(self.folder / "users.parquet") as draft:
+            scores.to_frame(self.data).write_parquet(draft)
+        valid = next(line["valid"] for line in self._lines if line["epoch"] == progress.best_epoch)
+        files.write_json(self.folder / "scores.json", {
+            "test": scores.means, "valid": valid, "best_epoch": progress.best_epoch, "epochs": progress.epoch,
+            "users": len(scores.users), "protocol": self.recipe.protocol("test").as_dict(),
+            "protocol_hash": self.recipe.protocol("test").hash,
+            "cpu_seconds": sum(line["cpu_seconds"] for line in self._lines),
+            "wall_seconds": sum(line["wall_seconds"] for line in self._lines)})
+        (self.folder / "last.safetensors").unlink(missing_ok=True)
+        return Run(self.folder)
+
+
+def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
+    """The run that the folder already holds, if it may be gone on with."""
+    if not (folder / "recipe.toml").is_file():
+        if folder.exists() and any(folder.iterdir()) and not (folder / "about.json").is_file():
+            raise BadOption(f"{folder} exists and is no run folder: choose another with --out.")
+        return None
+    if not resume:
+        raise BadOption(f"{folder} already holds a run: go on with --resume, or choose another folder with --out.")
+    old = Run(folder)
+    if old.recipe.digest != recipe.digest:
+        raise RunBroken(f"{folder} was started with another recipe: compare its recipe.toml, or choose another folder "
+                        "with --out.")
+    return old
+
+
+def _trainer(recipe: Recipe, data: Data, on_step: Callable[[int, int], None] | None) -> Trainer:
+    for phase in ("train", "valid", "test"):
+        if not len(getattr(data, phase)):
+            raise BadOption(f"{data.name} has no {phase} rows: choose a split, such as data.split=random.")
+    model, sampler, loss = recipe.build(data)
+    objective = Objective(model, sampler, loss).to(recipe.device)
+    groups = [{"params": list(part.parameters())} for part in (model, sampler) if any(True for _ in part.parameters())]
+    optimizer = parts.build("optimizer", recipe.optimizer.name, groups, **recipe.optimizer.options)
+    if getattr(optimizer, "wants_rows", False):
+        model.use_row_gradients()
+    return Trainer(objective, optimizer, recipe.train, recipe.protocol("valid"), seed=recipe.seed, on_step=on_step)
+
+
+def _line(epoch: Epoch) -> dict[str, Any]:
+    noted = asdict(epoch)
+    return {"epoch": noted.pop("number"), **noted}
+
+
+def about(recipe: Recipe, data: Data) -> dict[str, Any]:
+    """What a result depends on besides the recipe: versions, threads, and the data's content."""
+    libraries = {name: version(name) for name in ("foilrec", "torch", "numpy")}
+    return {"versions": {**libraries, "python": platform.python_version()}, "machine": platform.machine(),
+            "threads": torch.get_num_threads(), "protocol": recipe.protocol("test").as_dict(),
+            "data": {"name": data.name, "fingerprint": data.fingerprint, "split": data.split, "users": data.n_users,
+                     "items": data.n_items, "notes": list(data.notes),
+                     "surrogate": [name for name, f in data.features.items() if f.surrogate]}}
+
+
+def free_cores() -> int:
+    """Cores that nobody else is using just now, at least one: a second thread on a busy core costs more than it
+    brings."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, round(usable - busy))
