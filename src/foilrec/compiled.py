@@ -166,22 +166,22 @@ def ranks(scores: Array, starts: Array, wanted: Array, out: Array) -> None:
             out[e] = count
 
 
-@njit(cache=True, nogil=True)
-def lazy_adam(rows: Array, grad: Array, table: Array, first: Array, second: Array, lr: float, beta1: float,
-              beta2: float, eps: float, correction1: float, correction2: float) -> None:
-    """One Adam step on the given rows of a table; the others, moments included, stay as they are."""
-    step = np.float32(lr / correction1)
-    root = np.float32(1.0 / np.sqrt(correction2))
-    b1, b2, small = np.float32(beta1), np.float32(beta2), np.float32(eps)
-    one = np.float32(1.0)
+@njit(cache=True, nogil=True, fastmath=True)
+def lazy_adam(rows: Array, grad: Array, table: Array, first: Array, second: Array, step: np.float32, root: np.float32,
+              beta1: np.float32, beta2: np.float32, eps: np.float32) -> None:
+    """One Adam step on the given rows of a table; the others, moments included, stay as they are.
+
+    step is lr / (1 - beta1^t), root 1 / sqrt(1 - beta2^t).
+    """
+    rest1, rest2, width = np.float32(1) - beta1, np.float32(1) - beta2, table.shape[1]
     for k in range(rows.size):
         r = rows[k]
-        for d in range(table.shape[1]):
+        for d in range(width):
             g = grad[k, d]
-            m = b1 * first[r, d] + (one - b1) * g
-            v = b2 * second[r, d] + (one - b2) * g * g
-            first[r, d], second[r, d] = m, v
-            table[r, d] -= step * m / (np.sqrt(v) * root + small)
+            first[r, d] = beta1 * first[r, d] + rest1 * g
+            second[r, d] = beta2 * second[r, d] + rest2 * g * g
+        for d in range(width):
+            table[r, d] -= step * first[r, d] / (np.sqrt(second[r, d]) * root + eps)
 
 
 @njit(cache=True, nogil=True)
@@ -199,3 +199,20 @@ def sum_rows(ids: Array, values: Array, place: Array, distinct: Array, out: Arra
             for d in range(values.shape[1]):
                 out[r, d] += values[k, d]
     return count
+
+
+@njit(cache=True, nogil=True)
+def best(scores: Array, ids: Array, values: Array) -> None:
+    """The highest scores of each row in falling order, the lower id first where equal: ids all -1, values all -inf."""
+    k = ids.shape[1]
+    for r in range(scores.shape[0]):
+        least = values[r, k - 1]
+        for i in range(scores.shape[1]):
+            s = scores[r, i]
+            if s > least:
+                place = k - 1
+                while place > 0 and values[r, place - 1] < s:
+                    values[r, place], ids[r, place] = values[r, place - 1], ids[r, place - 1]
+                    place -= 1
+                values[r, place], ids[r, place] = s, i
+                least = values[r, k - 1]

@@ -218,8 +218,8 @@ def adam_rows(rows: Tensor | None, gradient: Tensor, table: Tensor, first: Tenso
     """One Adam step, in place, on some rows of a table and of its two moments (None: on all of it)."""
     fix1, fix2 = 1 - betas[0] ** step, 1 - betas[1] ** step
     if rows is not None and (loops := _fast(rows, table)) and table.dtype == torch.float32:
-        loops.lazy_adam(rows.numpy(), gradient.numpy(), table.detach().numpy(), first.numpy(), second.numpy(), lr,
-                        *betas, eps, fix1, fix2)
+        arrays = (rows.numpy(), gradient.numpy(), table.detach().numpy(), first.numpy(), second.numpy())
+        loops.lazy_adam(*arrays, *map(np.float32, (lr / fix1, fix2**-0.5, *betas, eps)))
         return
     m, v = (first, second) if rows is None else (first[rows], second[rows])
     m, v = m.lerp(gradient, 1 - betas[0]), (v * betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
@@ -227,3 +227,17 @@ def adam_rows(rows: Tensor | None, gradient: Tensor, table: Tensor, first: Tenso
     every = slice(None) if rows is None else rows
     first[every], second[every] = m, v
     table[every] = table[every] - change
+
+
+def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each row [B, I] in falling order, the lower id first where equal: ids, values [B, k].
+
+    Where a row has fewer than k scores above -inf, ids are -1 and values -inf.
+    """
+    if loops := _fast(scores):
+        ids, values = np.full((len(scores), k), -1, np.int64), np.full((len(scores), k), -np.inf, np.float32)
+        loops.best(scores.numpy(), ids, values)
+        return torch.from_numpy(ids), torch.from_numpy(values)
+    values, ids = scores.sort(dim=1, descending=True, stable=True)
+    values, ids = values[:, :k], ids[:, :k]
+    return ids.masked_fill(values == -torch.inf, -1), values

@@ -44,8 +44,11 @@ def global_time(times: NDArray[np.float64], valid_from: float = 0.8, test_from: 
     row ceil(test_from * N), and test after it: rows at the same time are never parted.
     """
     ordered = np.sort(times)
-    last_train, last_valid = (ordered[max(int(np.ceil(share * len(times))) - 1, 0)] for share in (valid_from, test_from))
-    return (times > last_train).astype(np.int8) + (times > last_valid).astype(np.int8)
+    last_train, last_valid = (
+        ordered[max(int(np.ceil(share * len(times))) - 1, 0)] for share in (valid_from, test_from)
+    )
+    labels: Labels = (times > last_train).astype(np.int8) + (times > last_valid).astype(np.int8)
+    return labels
 
 
 def carve_valid(users: Numbers, seed: int, share: float = 0.1) -> Labels:

@@ -15,8 +15,10 @@ def high_ratings(log: Log, least: float | None) -> tuple[Log, list[str]]:
     if least is None:
         return log, []
     if log.ratings is None:
-        raise BadData(f"min_rating = {least:g} was asked of {log.name}, which has no column of ratings. Name the column "
-                      "of ratings, or leave min_rating out.")
+        raise BadData(
+            f"min_rating = {least:g} was asked of {log.name}, which has no column of ratings. Name the column "
+            "of ratings, or leave min_rating out."
+        )
     keep = log.ratings >= least
     dropped = int((~keep).sum())
     return (log.take(keep), [f"{dropped:,} interactions rated below {least:g} left out"]) if dropped else (log, [])
@@ -49,9 +51,11 @@ def _refuse_leaks(log: Log, first: Numbers, second: Numbers) -> None:
     rows = sorted((int(first[leaks[0]]), int(second[leaks[0]])), key=lambda row: int(log.rows[row]))
     one, other = (f"{log.where(int(log.rows[r]))} ({PARTS[log.labels[r]]})" for r in rows)
     user, item = log.raw_user(int(log.users[rows[0]])), log.raw_item(int(log.items[rows[0]]))
-    raise BadData(f"{log.name}: user {user} and item {item} occur in two parts of the split, at {one} and at {other}; "
-                  f"{len(leaks):,} such pairs in all. What is tested must not be seen in training: drop one of the two "
-                  "lines, or let foilrec split anew with split = \"random\".")
+    raise BadData(
+        f"{log.name}: user {user} and item {item} occur in two parts of the split, at {one} and at {other}; "
+        f"{len(leaks):,} such pairs in all. What is tested must not be seen in training: drop one of the two "
+        'lines, or let foilrec split anew with split = "random".'
+    )
 
 
 def k_core(users: Numbers, items: Numbers, k: int) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ class Log:
     labels [N] are 0, 1, 2 for train, valid, test. times [N] are in whatever unit the source has. where(row) words the
     place of a row of the source for a message; rows [N] are the rows of the source that are left. user_ids and
     item_ids hold the raw id of each number, or None where a number is its own id. item_numbers [I] are the numbers
-    that the items had in the source, or None while they are the same.
+    that the items had in the source, of which there were source_items, or None while they are the same.
     """
 
     users: Numbers
@@ -33,14 +33,18 @@ class Log:
     ratings: NDArray[np.float64] | None = None
     times: NDArray[np.float64] | None = None
     item_numbers: Numbers | None = None
+    source_items: int | None = None
 
     def __len__(self) -> int:
         return len(self.users)
 
     def take(self, keep: NDArray[Any]) -> "Log":
         """The rows that a mask [N] or places [M] choose; numbers stay as they are."""
-        cut = {name: None if column is None else column[keep] for name, column in vars(self).items()
-               if name in ("users", "items", "rows", "labels", "ratings", "times")}
+        cut = {
+            name: None if column is None else column[keep]
+            for name, column in vars(self).items()
+            if name in ("users", "items", "rows", "labels", "ratings", "times")
+        }
         return replace(self, **cut)  # type: ignore[arg-type]
 
     def raw_user(self, number: int) -> Any:
@@ -58,10 +62,17 @@ class Log:
         if len(kept_users) == self.n_users and len(kept) == self.n_items:
             return self
         before = kept if self.item_numbers is None else self.item_numbers[kept]
-        return replace(self, users=users, items=items, n_users=len(kept_users), n_items=len(kept),
-                       user_ids=[self.raw_user(n) for n in kept_users.tolist()],
-                       item_ids=[self.raw_item(n) for n in kept.tolist()],
-                       item_numbers=self.item_numbers if len(kept) == self.n_items else before)
+        return replace(
+            self,
+            users=users,
+            items=items,
+            n_users=len(kept_users),
+            n_items=len(kept),
+            user_ids=[self.raw_user(n) for n in kept_users.tolist()],
+            item_ids=[self.raw_item(n) for n in kept.tolist()],
+            item_numbers=self.item_numbers if len(kept) == self.n_items else before,
+            source_items=self.source_items or self.n_items,
+        )
 
 
 def _squeeze(numbers: Numbers, count: int) -> tuple[Numbers, Numbers]:

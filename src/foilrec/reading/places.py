@@ -29,10 +29,14 @@ def existing_folder(path: str | Path) -> Path:
 def _absent(path: Path, kind: str) -> BadData:
     place = path.parent
     if not place.is_dir():
-        return BadData(f"{path}: there is no such {kind}, and its folder {place} does not exist either. Check the path.")
+        return BadData(
+            f"{path}: there is no such {kind}, and its folder {place} does not exist either. Check the path."
+        )
     around = sorted(p.name for p in place.iterdir() if not p.name.startswith("."))
-    return BadData(f"{path}: there is no such {kind}{did_you_mean(path.name, around)} "
-                   f"Its folder holds {some(around, 8) or 'nothing'}.")
+    return BadData(
+        f"{path}: there is no such {kind}{did_you_mean(path.name, around)} "
+        f"Its folder holds {some(around, 8) or 'nothing'}."
+    )
 
 
 def the_one(folder: Path, suffix: str, name: str | None, cure: str) -> Path:
@@ -55,5 +59,7 @@ def chosen_files(folder: Path, chosen: Mapping[str, str | Path]) -> dict[str, Pa
 def one_of(option: str, value: object, allowed: Sequence[object]) -> None:
     """Raises BadOption unless the value of an option is among those allowed."""
     if value not in allowed:
-        raise BadOption(f"{option} cannot be {value!r}{did_you_mean(str(value), map(str, allowed))} "
-                        f"It is one of {', '.join(map(repr, allowed))}.")
+        raise BadOption(
+            f"{option} cannot be {value!r}{did_you_mean(str(value), map(str, allowed))} "
+            f"It is one of {', '.join(map(repr, allowed))}."
+        )

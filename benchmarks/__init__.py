@@ -1,0 +1,1 @@
+"""Speed and memory as ratios: ours and the usual form, side by side in one process."""

@@ -1,0 +1,86 @@
+"""An epoch of training at batch 2048 on data of Baby's size, ours and the usual form."""
+
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+import torch
+
+from benchmarks import usual, world
+from benchmarks.clock import Row, Timing
+from foilrec import parts
+from foilrec.data import Data
+from foilrec.graphs import neighbour_mean
+from foilrec.trainer import Objective
+
+BATCH = 2048
+
+
+def per_epoch(step: Callable[..., object], batches: Iterable[object], data: Data, warm: int = 2, steps: int = 12
+              ) -> Timing:
+    """Times some steps, drawing their batches included, after a few warm ones, and scales to an epoch."""
+    source = iter(batches)
+    for batch in islice(source, warm):
+        step(batch)
+    wall, cpu, done = time.perf_counter(), time.process_time(), 0
+    for batch in islice(source, steps):
+        step(batch)
+        done += 1
+    scale = (len(data.train) / BATCH) / done
+    return Timing((time.process_time() - cpu) * scale, (time.perf_counter() - wall) * scale)
+
+
+def ours(data: Data, backbone: str, optimizer: str = "adam", steps: int = 40, **options: object) -> Timing:
+    """An epoch of ours, begin_epoch included."""
+    model, sampler = parts.build("backbone", backbone, data, **options), parts.build("sampler", "uniform", data)
+    objective = Objective(model, sampler, parts.build("loss", "bpr")).train()
+    adam = parts.build("optimizer", optimizer, model.parameters())
+    if optimizer == "lazyadam":
+        model.use_row_gradients()
+    model.begin_epoch(0)
+    cpu, wall = time.process_time(), time.perf_counter()
+    model.begin_epoch(1)
+    fixed = time.process_time() - cpu, time.perf_counter() - wall
+
+    def step(batch: object) -> None:
+        adam.zero_grad()
+        objective(batch).backward()
+        adam.step()
+
+    timing = per_epoch(step, data.batches(BATCH, 0), data, steps=steps)
+    return Timing(timing.cpu + fixed[0], timing.wall + fixed[1])
+
+
+def usual_form(model: torch.nn.Module, data: Data, steps: int = 12) -> Timing:
+    """An epoch of the usual form."""
+    adam = usual.optimizer(model)
+    if hasattr(model, "begin_epoch"):
+        model.begin_epoch()
+
+    def step(batch: usual.Triples) -> None:
+        adam.zero_grad()
+        model.loss(*batch).backward()
+        adam.step()
+
+    return per_epoch(step, usual.batches(data, BATCH), data, steps=steps)
+
+
+def row(what: str, mine: Timing, theirs: Timing, bar: float) -> Row:
+    """Both timings in one row."""
+    return Row(what, mine.cpu, mine.wall, theirs.cpu, theirs.wall, bar, "CPU seconds an epoch")
+
+
+def rows() -> list[Row]:
+    """Every training figure."""
+    data = world.like_baby({"image": 4096, "text": 384})
+    parts_of_graph = [neighbour_mean(g.ids, s) for g, s in zip(data.neighbours.values(), (0.1, 0.9), strict=True)]
+    graph = usual.coo(*(torch.cat(column) for column in zip(*parts_of_graph, strict=True)), (data.n_items,) * 2)
+    freedom = usual_form(usual.UsualFREEDOM(data, graph), data)
+    return [
+        row("FREEDOM, frozen features", ours(data, "freedom", head_weight=1e-3), freedom, 15),
+        row("FREEDOM, head weight 0", ours(data, "freedom", head_weight=0.0), freedom, 40),
+        row("FREEDOM, trainable features", ours(data, "freedom", head_weight=1e-3, train_features=True, steps=12),
+            freedom, 4),
+        row("LightGCN", ours(data, "lightgcn"), usual_form(usual.UsualLightGCN(data), data), 4),
+        row("BPR-MF", ours(data, "bprmf", "lazyadam"), usual_form(usual.UsualBPRMF(data), data, 40), 6),
+    ]

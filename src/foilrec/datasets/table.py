@@ -1,0 +1,82 @@
+"""Any table with a row for each interaction: CSV, TSV, parquet, or a data frame."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foilrec.core import Data, Reader
+from foilrec.errors import BadOption
+from foilrec.reading.assembly import Choices, Extras, assemble
+from foilrec.reading.features import from_options
+from foilrec.reading.frames import FrameTable
+from foilrec.reading.log import Log
+from foilrec.reading.places import existing_file
+from foilrec.reading.sources import Table as Source
+from foilrec.reading.sources import columns_of, read_log
+from foilrec.reading.tables import TextTable, guess_separator
+
+
+class Table(Reader):
+    """A table with a column of users and one of items; ids may be text or numbers.
+
+    Users and items are numbered by first appearance, and their raw ids are kept.
+
+    path: a .csv, .tsv or .parquet file (a text file may part its columns by tabs, commas, semicolons or bars).
+    frame: a polars or pandas data frame instead.
+    user, item, time, rating, label: the names of the columns; label holds 0 (train), 1 (valid) and 2 (test).
+    name: what to call the data set; left out, the name of the file.
+    features: {modality: file of rows}; feature_ids: a file with the raw item id of each row, one a line.
+    split: left out, "given" if label names a column, else "random".
+    split_seed, min_rating, core: see foilrec.reading.assembly.Choices.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | Path | None = None,
+        frame: Any = None,
+        user: str = "user",
+        item: str = "item",
+        time: str | None = None,
+        rating: str | None = None,
+        label: str | None = None,
+        name: str | None = None,
+        features: Mapping[str, str | Path] | None = None,
+        feature_ids: str | Path | None = None,
+        split: str | None = None,
+        split_seed: int = 0,
+        min_rating: float | None = None,
+        core: int = 0,
+    ) -> None:
+        if (path is None) == (frame is None):
+            raise BadOption("dataset 'table' needs either path, a file, or frame, a data frame: exactly one of them.")
+        split = split or ("given" if label else "random")
+        if split == "given" and label is None:
+            raise BadOption('split = "given" needs label, the name of the column that holds 0, 1 and 2.')
+        self.path, self.frame, self.name = None if path is None else Path(path), frame, name
+        self.columns = {"user": user, "item": item, "time": time, "rating": rating, "label": label}
+        if split != "given":
+            del self.columns["label"]
+        self.features, self.feature_ids = features, feature_ids
+        self.choices = Choices(split, split_seed, min_rating, core)
+
+    def read(self) -> Data:
+        """The data set; BadData says which file, line or row, column and value are wrong."""
+        table = self._open()
+        name = self.name or (self.path.stem if self.path else "frame")
+        log = read_log(table, columns_of(table, self.columns), name)
+        return assemble(log, self.choices, self._extras)
+
+    def _open(self) -> Source:
+        if self.path is None:
+            return FrameTable(self.frame)
+        file = existing_file(self.path)
+        if file.suffix in (".parquet", ".pq"):
+            return FrameTable.parquet(file)
+        separator = "\t" if file.suffix == ".tsv" else guess_separator(file)
+        return TextTable.open(file, separator, quoted=separator != "\t")
+
+    def _extras(self, log: Log) -> Extras:
+        folder = self.path.parent if self.path else Path()
+        features, notes = from_options(log, folder, self.features, self.feature_ids)
+        return Extras(features, notes=notes)

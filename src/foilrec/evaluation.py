@@ -1,0 +1,151 @@
+"""Exact full ranking in bounded memory: every metric at every cut-off from the places of the held-out items."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foilrec import kernels
+from foilrec.core import Backbone, Batch, Data, Tables
+from foilrec.data import SeenIndex
+from foilrec.errors import BadOption, RunBroken, did_you_mean
+from foilrec.metrics import LIST_METRICS, METRICS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BLOCK = 64 * 2**20  # bytes of scores held at once
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a ranking is scored, as data: it is stored, and hashed, with every result.
+
+    split: "valid" or "test". masked: phases whose items are hidden from a user's ranking, ("train",) as in MMRec's
+    published tables, or ("train", "valid"). An item that is wanted in the split is never hidden. ks: cut-offs.
+    metrics: names out of METRICS. Means are over the users with at least one item in the split.
+    """
+
+    split: str = "test"
+    masked: tuple[str, ...] = ("train",)
+    ks: tuple[int, ...] = (5, 10, 20, 50)
+    metrics: tuple[str, ...] = ("recall", "ndcg", "precision", "map", "hit", "mrr")
+
+    def __post_init__(self) -> None:
+        if self.split not in ("valid", "test"):
+            raise BadOption(f"A protocol's split is valid or test, not {self.split!r}.")
+        if not self.masked or not set(self.masked) <= {"train", "valid"}:
+            raise BadOption(f"A protocol's masked is train, or train and valid, not {self.masked!r}.")
+        if not self.ks or min(self.ks) < 1:
+            raise BadOption(f"A protocol's cut-offs are positive whole numbers, not {self.ks!r}.")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise BadOption(f"There is no metric {name!r}{did_you_mean(name, METRICS)} There are "
+                                f"{', '.join(METRICS)}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @property
+    def hash(self) -> str:
+        """A digest of every field."""
+        return blake2b(json.dumps(self.as_dict(), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model scored: means over users, values by user ([n] each), and the users' numbers [n]."""
+
+    protocol: Protocol
+    means: dict[str, float]
+    per_user: dict[str, Tensor]
+    users: Tensor
+
+    def to_frame(self, data: Data) -> "pl.DataFrame":
+        """One row a user, in the source's ids."""
+        import polars as pl
+
+        columns: dict[str, Any] = {"user": data.raw_users(self.users.tolist())}
+        return pl.DataFrame({**columns, **{name: values.numpy() for name, values in self.per_user.items()}})
+
+
+@torch.no_grad()
+def evaluate(model: Backbone, protocol: Protocol, *, lists: bool = False, block: int = BLOCK) -> Scores:
+    """Ranks the whole catalogue for every user of the split.
+
+    lists: also make top-k lists, and from them coverage, gini and popularity. block: bytes of scores held at once.
+    """
+    data, tables = model.data, model.eval().propagate()
+    split = SeenIndex(getattr(data, protocol.split), data.n_users, data.n_items)
+    users = split.counts.nonzero().squeeze(1)
+    if not len(users):
+        raise BadOption(f"{data.name} has no {protocol.split} rows to score: choose a split that holds some out.")
+    masked = data.seen_in(*(phase for phase in protocol.masked if phase != protocol.split))
+    found = [_places(scores, rows, split, masked) for rows, scores in _blocks(model, tables, users, block)]
+    ranks, wanted = torch.cat(found).cpu(), split.counts[users]
+    owner = torch.repeat_interleave(torch.arange(len(users)), wanted)
+    per_user = {f"{name}@{k}": METRICS[name](ranks, owner, wanted, k) for name in protocol.metrics for k in protocol.ks}
+    means = {name: float(values.mean()) for name, values in per_user.items()}
+    if lists:
+        best = top_k(model, users, min(max(protocol.ks), data.n_items), masked, tables=tables, block=block)[0].cpu()
+        means |= {f"{name}@{k}": metric(best[:, :k], data.popularity)
+                  for name, metric in LIST_METRICS.items() for k in protocol.ks}
+    return Scores(protocol, means, per_user, users)
+
+
+def _blocks(model: Backbone, tables: Tables, users: Tensor, block: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Users a few at a time, and their scores of every item."""
+    device, items = tables.items.device, tables.items.T.contiguous()
+    for rows in users.split(max(1, block // (4 * model.data.n_items))):
+        batch = Batch(rows.to(device), torch.full_like(rows, -1, device=device))
+        scores = model.query(tables, batch) @ items
+        if scores.isnan().any():
+            raise RunBroken("The model scores nothing but NaN for some users: it has diverged. Lower optimizer.lr.")
+        yield rows, scores
+
+
+def _places(scores: Tensor, users: Tensor, split: SeenIndex, masked: SeenIndex) -> Tensor:
+    """The places of all that these users want, user by user."""
+    starts, wanted = _gathered(split, users)
+    row = torch.repeat_interleave(torch.arange(len(users)), starts.diff())
+    kept = scores[row, wanted]
+    masked.hide(scores, users)
+    scores[row, wanted] = kept  # what is wanted is never hidden
+    return kernels.ranks(scores, starts.to(scores.device), wanted.to(scores.device))
+
+
+def _gathered(index: SeenIndex, users: Tensor) -> tuple[Tensor, Tensor]:
+    """The items of some users one after another: starts [B + 1], items [E]."""
+    counts = index.counts[users]
+    starts = torch.zeros(len(users) + 1, dtype=torch.long)
+    starts[1:] = counts.cumsum(0)
+    place = torch.arange(int(starts[-1])) + torch.repeat_interleave(index.starts[users] - starts[:-1], counts)
+    return starts, index.items[place].long()
+
+
+@torch.no_grad()
+def top_k(model: Backbone, users: Tensor, k: int, masked: SeenIndex | None = None, *, tables: Tables | None = None,
+          block: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """The k best items of some users, the lower id first where scores are equal: ids [n, k], scores [n, k].
+
+    masked: items that are left out, by user. Where fewer than k are left, ids are -1 and scores -inf.
+    """
+    tables = model.eval().propagate() if tables is None else tables
+    found = []
+    for rows, scores in _blocks(model, tables, users, block):
+        if masked is not None:
+            masked.hide(scores, rows)
+        found.append(kernels.best(scores, min(k, scores.shape[1])))
+    ids = torch.cat([f[0] for f in found]) if found else torch.empty(0, k, dtype=torch.long)
+    values = torch.cat([f[1] for f in found]) if found else torch.empty(0, k)
+    ids = ids.masked_fill(values == -torch.inf, -1)
+    short = k - ids.shape[1]
+    if short > 0:
+        ids = torch.nn.functional.pad(ids, (0, short), value=-1)
+        values = torch.nn.functional.pad(values, (0, short), value=-torch.inf)
+    return ids, values

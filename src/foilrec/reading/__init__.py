@@ -1,0 +1,35 @@
+"""Reading data sets: one function for a path, the name of a reader, or a data frame."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foilrec.data import Data
+
+__all__ = ["read"]
+
+
+def read(source: Any, **options: Any) -> "Data":
+    """A data set from a path (the reader is guessed), the name of a reader ("shop", "mmrec"), or a data frame.
+
+    >>> read("shop", users=40, items=30).n_users
+    40
+    """
+    from foilrec import parts
+    from foilrec.errors import BadData, did_you_mean
+    from foilrec.reading.guess import reader_for
+
+    if hasattr(source, "columns"):
+        name, found = "table", {"frame": source}
+    elif isinstance(source, str) and source in parts.names("dataset"):
+        name, found = source, {}
+    elif isinstance(source, str) and not Path(source).exists() and Path(source).name == source and "." not in source:
+        known = parts.names("dataset")
+        raise BadData(
+            f"{source!r} is neither a file or folder here nor a reader{did_you_mean(source, known) or '.'} "
+            f"The readers are {', '.join(known)}."
+        )
+    else:
+        name, found = reader_for(source)
+    data: Data = parts.build("dataset", name, **found | options).read()
+    return data

@@ -1,0 +1,100 @@
+"""The slow pass over a text file that could not be read: it finds the first line, column and value at fault."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from foilrec.errors import BadData
+
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_INTEGER = re.compile(r"[+-]?\d+")
+_CURES = {
+    "number": "Users and items are numbered 0, 1, 2 and so on; for other ids, use the reader recbole or table.",
+    "label": "The labels are 0 (train), 1 (valid) and 2 (test).",
+    "float": "Put a finite number there, or drop the line.",
+    "id": "Give it an id, or drop the line.",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column to read: what it is for, its name and place in the file, and what its values must be.
+
+    Kinds: id (any text), number (an integer from 0), label (0, 1 or 2), float (a finite number).
+    """
+
+    role: str
+    name: str
+    position: int
+    kind: Literal["id", "number", "label", "float"]
+
+
+def records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    """The number, counted from 1, and the fields of every line that is not empty; BadData where it is not UTF-8."""
+    lines = _lines(path)
+    if quoted:
+        csv.field_size_limit(1 << 30)
+        reader = csv.reader(lines, delimiter=separator)
+        before = 0
+        for fields in reader:
+            if fields:
+                yield before + 1, fields
+            before = reader.line_num
+        return
+    for number, line in enumerate(lines, 1):
+        if line.strip("\r\n"):
+            yield number, line.rstrip("\r\n").split(separator)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise BadData(
+                    f"{path}, line {number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is "
+                    "not UTF-8. Save the file as UTF-8."
+                ) from error
+
+
+def find_culprit(
+    path: Path, separator: str, width: int, columns: Sequence[Column], has_header: bool, quoted: bool
+) -> None:
+    """Raises BadData for the first line with too few or too many fields, or with a value that its column forbids."""
+    for line, fields in records(path, separator, quoted):
+        if has_header and line == 1:
+            continue
+        if len(fields) != width:
+            what = "few" if len(fields) < width else "many"
+            raise BadData(
+                f"{path}, line {line}: the line has too {what} columns, {len(fields)} instead of {width}: "
+                f"{_shown(separator.join(fields))}. Complete or drop the line."
+            )
+        for column in columns:
+            wrong = fault(fields[column.position], column.kind)
+            if wrong:
+                raise BadData(
+                    f"{path}, line {line}, column {column.name!r}: {_shown(fields[column.position])} {wrong}. "
+                    f"{_CURES[column.kind]}"
+                )
+
+
+def fault(text: str, kind: str) -> str:
+    """What is wrong with the text of a value, or nothing."""
+    if kind == "id":
+        return "is no id" if not text else ""
+    if kind == "float":
+        return "" if _FLOAT.fullmatch(text) else "is not a finite number"
+    if not _INTEGER.fullmatch(text):
+        return "is not a whole number"
+    if kind == "label":
+        return "" if 0 <= int(text) <= 2 else "is not a label"
+    return "is negative" if int(text) < 0 else "is too large" if int(text) >= 1 << 31 else ""
+
+
+def _shown(text: str, most: int = 80) -> str:
+    return repr(text if len(text) <= most else text[:most] + "…")

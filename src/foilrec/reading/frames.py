@@ -1,0 +1,107 @@
+"""Data frames, and parquet files, which become data frames: checked column by column."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foilrec.errors import BadData, did_you_mean
+from foilrec.reading.culprit import Column
+from foilrec.reading.places import existing_file
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class FrameTable:
+    """A polars or pandas data frame [N rows], or a parquet file; rows are counted from 0 in messages."""
+
+    def __init__(self, frame: Any, name: str = "the data frame") -> None:
+        self.frame, self.name = frame, name
+        self.header = tuple(map(str, frame.columns))
+
+    @staticmethod
+    def parquet(path: str | Path) -> "FrameTable":
+        """The table of a parquet file; only the columns that are asked for will be read."""
+        import polars as pl
+
+        file = existing_file(path)
+        try:
+            lazy = pl.scan_parquet(file)
+            table = FrameTable(pl.DataFrame(schema=lazy.collect_schema()), file.name)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise BadData(
+                f"{file} is not a whole parquet file: {str(error).splitlines()[0]}. Fetch it again."
+            ) from error
+        table.frame = lazy
+        return table
+
+    def position(self, name: str, what: str) -> int:
+        """The place of a column, or BadData that names the nearest one; what says what it would hold."""
+        if name in self.header:
+            return self.header.index(name)
+        hint = did_you_mean(name, self.header)
+        raise BadData(
+            f"{self.name} has no column {name!r} ({what}){hint or '.'} It has {', '.join(map(repr, self.header))}."
+        )
+
+    def where(self, row: int) -> str:
+        """The place of a row for a message: «row 12», counted from 0."""
+        return f"{self.name}, row {row}"
+
+    def read(self, columns: Sequence[Column]) -> "pl.DataFrame":
+        """The columns, each under its role and without nulls; `row` counts the rows from 0."""
+        import polars as pl
+
+        frame = self._columns([column.name for column in columns])
+        if not len(frame):
+            raise BadData(f"{self.name} holds no interactions: it has no rows.")
+        checked = [self._checked(frame[column.name], column) for column in columns]
+        return pl.DataFrame(checked).with_row_index("row")
+
+    def _columns(self, names: list[str]) -> "pl.DataFrame":
+        import polars as pl
+
+        if isinstance(self.frame, pl.LazyFrame):
+            try:
+                return self.frame.select(names).collect()
+            except (pl.exceptions.PolarsError, OSError) as error:
+                raise BadData(f"{self.name} is damaged: {str(error).splitlines()[0]}. Fetch it again.") from error
+        if isinstance(self.frame, pl.DataFrame):
+            return self.frame.select(names)
+        return pl.DataFrame({name: _series(self.frame[name]) for name in names})
+
+    def _checked(self, series: "pl.Series", column: Column) -> "pl.Series":
+        import polars as pl
+
+        if column.kind == "float" and series.dtype.is_temporal():
+            series = series.to_physical()
+        if column.kind == "id":
+            found = series.cast(pl.String) if series.dtype == pl.Categorical else series
+        else:
+            found = series.cast(pl.Float64 if column.kind == "float" else pl.Int64, strict=False)
+        bad = found.is_null().to_numpy()
+        if column.kind == "float":
+            bad = bad | ~np.isfinite(found.fill_null(0).to_numpy())
+        elif column.kind == "label":
+            bad = bad | ~np.isin(found.fill_null(0).to_numpy(), (0, 1, 2))
+        if bad.any():
+            row = int(bad.argmax())
+            need = {"id": "an id", "float": "a finite number", "label": "a label: 0 (train), 1 (valid) or 2 (test)"}
+            raise BadData(
+                f"{self.where(row)}, column {column.name!r}: {series[row]!r} is not "
+                f"{need.get(column.kind, 'a whole number')}; {int(bad.sum()):,} such rows. "
+                "Repair or drop them."
+            )
+        return found.alias(column.role)
+
+
+def _series(column: Any) -> "pl.Series":
+    """A pandas column as a polars one, without pyarrow."""
+    import polars as pl
+
+    values = column.to_numpy()
+    if values.dtype != object:
+        return pl.Series(values)
+    return pl.Series([None if value is None or value != value else value for value in values], strict=False)
