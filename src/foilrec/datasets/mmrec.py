@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from foilrec.core import Data, Reader
 from foilrec.data import Features
 from foilrec.errors import BadOption
@@ -91,7 +93,7 @@ class Mmrec(Reader):
             graphs = {}
             if any(self.path.glob("*_knn*.npz")):
                 notes.append("neighbour graphs left out: they cover items that the filters dropped")
-        idle = log.n_items - len(set(log.items.tolist())) if log.item_numbers is None else 0
+        idle = int((np.bincount(log.items, minlength=log.n_items) == 0).sum()) if log.item_numbers is None else 0
         notes += [f"{idle:,} items have no interactions"] if idle else []
         return Extras(features, graphs, titles, descriptions, find_pictures(self.path, log), notes)
 
@@ -99,7 +101,7 @@ class Mmrec(Reader):
         if self.features is None:
             files = discover(self.path, self.surrogate)
         else:
-            files = {m: (p, "surrogate" in p.parts) for m, p in chosen_files(self.path, self.features).items()}
+            files = {m: (p, p.parent.name == "surrogate") for m, p in chosen_files(self.path, self.features).items()}
         features, notes = {}, []
         for modality, (path, surrogate) in files.items():
             features[modality], more = load(path, modality, log, surrogate)

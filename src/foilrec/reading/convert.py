@@ -1,7 +1,6 @@
 """Writing a data set in the layout of MMRec: whole, or not at all."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -26,12 +25,17 @@ def convert(data: Data, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise BadData(f"{folder} exists already and is not empty: nothing was written. Name a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BadData(
+            f"{folder} cannot be made ({error.strerror}): nothing was written. Name another folder."
+        ) from error
     try:
         _write(data, made, folder.name)
         made.chmod(0o755)
-        os.replace(made, folder)
+        made.replace(folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
@@ -78,7 +82,8 @@ def _write_features(features: Features, path: Path, block: int = 65536) -> None:
     for start in range(0, len(features), block):
         piece = np.array(rows[start : start + block])
         if features.present is not None:
-            piece[~features.present[start : start + block].cpu().numpy()] = 0
+            missing = ~features.present[start : start + block].cpu().numpy()
+            piece[missing & piece.any(axis=1)] = 0  # rows of -0.0 stay as they are, and so does the fingerprint
         written[start : start + block] = piece
     written.flush()
 

@@ -27,7 +27,7 @@ def describe(data: Data) -> list[tuple[str, str]]:
     ]
     for part in ("train", "valid", "test"):
         pairs: torch.Tensor = getattr(data, part)
-        users = len(pairs[:, 0].unique())
+        users = torch.bincount(pairs[:, 0]).count_nonzero()
         rows.append((part, f"{len(pairs):,} ({len(pairs) / total:.1%}) of {users:,} users"))
     rows.append(("interactions a user", _quartiles(everything[:, 0], data.n_users)))
     rows.append(("interactions an item", _quartiles(everything[:, 1], data.n_items)))
