@@ -82,7 +82,7 @@ def test_missing_files_and_folders_have_neighbours(tmp_path: Path) -> None:
     says(message(tmp_path / "toyy"), "toyy: there is no such file", "did you mean 'toy'?")
     says(message("mmrec", path=tmp_path / "tpy"), "no such folder", "did you mean 'toy'?")
     says(message("mmrec", path=tmp_path / "x" / "y"), "does not exist either")
-    says(message("mmrec", path=folder, name="tyo"), "tyo.inter: there is no such file", "did you mean 'toy.inter'?")
+    says(message("mmrec", path=folder, file="tyo"), "tyo.inter: there is no such file", "did you mean 'toy.inter'?")
     says(message("mmrec", path=folder / "toy.inter"), "is a file, and a folder is needed")
     says(message("table", path=folder), "is a folder, and a file is needed")
     says(message("movielens", path=folder), "none of u.data, ratings.dat and ratings.csv", "toy.inter")

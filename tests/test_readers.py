@@ -260,8 +260,8 @@ def test_conversion_keeps_surrogates_apart(tmp_path: Path) -> None:
 def test_the_reader_is_guessed(tmp_path: Path) -> None:
     folder = write_mmrec(tmp_path / "toy")
     assert reader_for(folder) == ("mmrec", {"path": str(folder)})
-    assert reader_for(folder / "toy.inter") == ("mmrec", {"path": str(folder), "name": "toy"})
-    ratings().rename({"user": "userId", "when": "timestamp"}).write_csv(tmp_path / "x.csv")
+    assert reader_for(folder / "toy.inter") == ("mmrec", {"path": str(folder), "file": "toy.inter"})
+    ratings().rename({"user": "userId", "when": "timestamp", "stars": "fun"}).write_csv(tmp_path / "x.csv")
     assert reader_for(tmp_path / "x.csv")[1] == {
         "path": str(tmp_path / "x.csv"),
         "user": "userId",

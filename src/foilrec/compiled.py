@@ -216,3 +216,45 @@ def best(scores: Array, ids: Array, values: Array) -> None:
                     place -= 1
                 values[r, place], ids[r, place] = s, i
                 least = values[r, k - 1]
+
+
+@njit(cache=True, nogil=True)
+def best(scores: Array, ids: Array, values: Array) -> None:
+    """The first ids.shape[1] items of each row, NaN left out; ids come filled with -1 and values with -inf."""
+    most = ids.shape[1]
+    for r in range(scores.shape[0]):
+        heap, held, size = values[r], ids[r], 0  # a heap whose root is the last of those kept
+        for i in range(scores.shape[1]):
+            x = scores[r, i]
+            if size < most:
+                if x == x:
+                    at = size
+                    size += 1
+                    while at > 0 and x <= heap[(at - 1) >> 1]:  # a later id goes behind an equal score
+                        heap[at], held[at] = heap[(at - 1) >> 1], held[(at - 1) >> 1]
+                        at = (at - 1) >> 1
+                    heap[at], held[at] = x, i
+            elif x > heap[0]:
+                _sink(heap, held, size, x, i)
+        while size > 1:  # take the root off again and again: the row ends in order
+            size -= 1
+            x, i = heap[size], held[size]
+            heap[size], held[size] = heap[0], held[0]
+            _sink(heap, held, size, x, i)
+
+
+@njit(cache=True, inline="always")
+def _sink(heap: Array, held: Array, size: int, x: float, i: int) -> None:
+    """Replaces the root of a heap by (x, i) and brings it to its place."""
+    at = 0
+    while 2 * at + 1 < size:
+        down = 2 * at + 1
+        if down + 1 < size and (
+            heap[down + 1] < heap[down] or (heap[down + 1] == heap[down] and held[down + 1] > held[down])
+        ):
+            down += 1
+        if heap[down] > x or (heap[down] == x and held[down] < i):
+            break
+        heap[at], held[at] = heap[down], held[down]
+        at = down
+    heap[at], held[at] = x, i

@@ -4,6 +4,7 @@ import os
 import warnings
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -241,3 +242,66 @@ def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values, ids = scores.sort(dim=1, descending=True, stable=True)
     values, ids = values[:, :k], ids[:, :k]
     return ids.masked_fill(values == -torch.inf, -1), values
+
+
+def hide(scores: Tensor, users: Tensor, starts: Tensor, items: Tensor) -> None:
+    """Takes each user's segment of `items` out of the ranking: scores [B, I] become NaN there, in place."""
+    counts = starts[users + 1] - starts[users]
+    row = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
+    place = torch.arange(len(row), device=users.device) + (starts[users] - counts.cumsum(0) + counts)[row]
+    scores[row, items[place].long()] = torch.nan
+
+
+def places(scores: Tensor, starts: Tensor, wanted: Tensor, many: int = 128) -> Tensor:
+    """ranks, with NaN left out of the ranking and bounded time: a row with over `many` wanted items is sorted once."""
+    counts = starts.diff()
+    heavy = counts > many
+    if scores.device.type != "cpu" or not heavy.any():
+        return ranks(scores, starts, wanted)
+    out = torch.empty_like(wanted)
+    light = torch.repeat_interleave(~heavy, counts)
+    bounds = torch.cat([starts.new_zeros(1), (counts * ~heavy).cumsum(0)])
+    out[light] = ranks(scores, bounds, wanted[light])
+    for r in heavy.nonzero().flatten().tolist():
+        mine = slice(int(starts[r]), int(starts[r + 1]))
+        out[mine] = torch.from_numpy(_sorted_places(scores[r].numpy(), wanted[mine].numpy()))
+    return out
+
+
+def _sorted_places(row: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    ordered = np.sort(row)  # NaN last; many times faster than a stable argsort, which only ties need
+    mine = row[wanted]
+    first, after = np.searchsorted(ordered, mine), np.searchsorted(ordered, mine, side="right")
+    if (after - first == 1).all():
+        return np.asarray(len(row) - np.isnan(row).sum() - after)
+    place = np.empty(len(row), np.int64)
+    place[np.argsort(-row, kind="stable")] = np.arange(len(row))
+    return place[wanted]
+
+
+def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The first `most` items of each row of scores [B, I], NaN left out: ids and scores [B, most], best first.
+
+    Items with equal scores stand in the order of their ids; -1 and -inf stand where a row has no more items. torch.topk
+    takes any of the items that tie for the last place: rows where they do are sorted whole.
+    """
+    ids = torch.full((len(scores), most), -1, device=scores.device)
+    values = torch.full(ids.shape, -torch.inf, dtype=scores.dtype, device=scores.device)
+    if loops := _fast(scores):
+        loops.best(scores.numpy(), ids.numpy(), values.numpy())
+        return ids, values
+    take = min(most, scores.shape[1])
+    low = torch.nan_to_num(scores, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    found, at = low.topk(min(take + 1, scores.shape[1]))
+    unclear = found[:, take - 1] == found[:, -1]  # a tie for the last place, or no more items
+    at, order = at[:, :take].sort()
+    found, order = found[:, :take].gather(1, order).sort(descending=True, stable=True)
+    ids[:, :take], values[:, :take] = at.gather(1, order), found
+    for rows in unclear.nonzero().flatten().split(256):
+        order = low[rows].sort(descending=True, stable=True).indices
+        out = scores[rows].isnan()
+        order = order.gather(1, out.gather(1, order).byte().sort(stable=True).indices)[:, :take]
+        gone = out.gather(1, order)
+        ids[rows, :take] = order.masked_fill(gone, -1)
+        values[rows, :take] = low[rows].gather(1, order)
+    return ids, values

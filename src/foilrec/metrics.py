@@ -1,7 +1,9 @@
-"""Ranking metrics, each from the places of the held-out items: exact at every cut-off, without any top-k list.
+"""Ranking metrics, each a few lines over ranks; and what the lists as a whole look like.
 
-Everywhere: ranks [E] are places from 0 among all items that are not hidden, user [E] says whose they are (0 .. n - 1),
-wanted [n] is how many held-out items each user has (at least 1), k is the cut-off. The result is [n] in float64.
+Letters: n users, E held-out items, I items. `ranks` [E] is the place of each held-out item among all items that its
+user could have been shown, 0 the first; `row` [E] says whose it is, 0..n-1, in any order; `wanted` [n] is |T(u)|, how
+many held-out items each user has; `k` may be above the number of items. A user without held-out items gets 0: leave
+such users out of a mean. All sums are in float64.
 """
 
 from collections.abc import Callable
@@ -14,123 +16,174 @@ from foilrec.errors import BadOption, did_you_mean
 Metric = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-def _sum(values: Tensor, user: Tensor, n: int) -> Tensor:
-    return torch.zeros(n, dtype=torch.float64, device=values.device).index_add_(0, user, values.double())
+def _sum(row: Tensor, values: Tensor, wanted: Tensor) -> Tensor:
+    return torch.bincount(row, values.double(), minlength=len(wanted)).double()
 
 
-def recall(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """Hits in the first k over all that is wanted, |hits| / |T| (not over min(k, |T|)).
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    return part / whole.clamp(min=1)
 
-    >>> recall(torch.tensor([0, 5]), torch.tensor([0, 0]), torch.tensor([2]), 5).tolist()
-    [0.5]
+
+def _hits(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    return torch.bincount(row[ranks < k], minlength=len(wanted)).double()
+
+
+def recall(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """hits@k / |T(u)|: [n]. The denominator is not min(|T(u)|, k), so 1 is out of reach where |T(u)| > k.
+
+    Held-out items at places 0 and 5 for one user, 1 for another:
+
+    >>> recall(torch.tensor([0, 5, 1]), torch.tensor([0, 0, 1]), torch.tensor([2, 1]), 3).tolist()
+    [0.5, 1.0]
     """
-    return _sum(ranks < k, user, len(wanted)) / wanted
+    return _share(_hits(ranks, row, wanted, k), wanted)
 
 
-def precision(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """Hits in the first k over k, also where the catalogue is smaller.
+def precision(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """hits@k / k: [n]. The denominator stays k where fewer than k items exist.
 
-    >>> precision(torch.tensor([0, 5]), torch.tensor([0, 0]), torch.tensor([2]), 5).tolist()
-    [0.2]
+    >>> precision(torch.tensor([0, 5, 1]), torch.tensor([0, 0, 1]), torch.tensor([2, 1]), 4).tolist()
+    [0.25, 0.25]
     """
-    return _sum(ranks < k, user, len(wanted)) / k
+    return _hits(ranks, row, wanted, k) / k
 
 
-def hit(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """1 if anything wanted is among the first k, else 0.
+def hit(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """1 if any held-out item is among the first k, else 0: [n].
 
-    >>> hit(torch.tensor([4, 9]), torch.tensor([0, 1]), torch.tensor([1, 1]), 5).tolist()
+    >>> hit(torch.tensor([0, 5, 7]), torch.tensor([0, 0, 1]), torch.tensor([2, 1]), 4).tolist()
     [1.0, 0.0]
     """
-    return (_sum(ranks < k, user, len(wanted)) > 0).double()
+    return (_hits(ranks, row, wanted, k) > 0).double()
 
 
-def ndcg(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """Sum over hits of 1 / log2(place + 2), over the same sum for the best ranking, min(|T|, k) hits at the top.
+def mrr(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """1 / (1 + place of the first held-out item), 0 if that place is k or beyond: [n].
 
-    >>> ndcg(torch.tensor([1]), torch.tensor([0]), torch.tensor([1]), 5).tolist()  # 1 / log2(3)
-    [0.6309297535714575]
+    >>> mrr(torch.tensor([3, 1, 7]), torch.tensor([0, 0, 1]), torch.tensor([2, 1]), 4).tolist()
+    [0.5, 0.0]
     """
-    gain = torch.where(ranks < k, 1 / (ranks.double() + 2).log2(), 0.0)
-    longest = int(wanted.max()) if len(wanted) else 0
-    best = (1 / (torch.arange(min(k, longest), dtype=torch.float64, device=ranks.device) + 2).log2()).cumsum(0)
-    return _sum(gain, user, len(wanted)) / best[wanted.clamp(max=k) - 1]
+    near = ranks < k
+    inverse = torch.zeros(len(wanted), dtype=torch.float64)
+    return inverse.scatter_reduce(0, row[near], 1 / (1 + ranks[near].double()), "amax")
 
 
-def mrr(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """1 / (place + 1) of the first hit, 0 if it is not among the first k.
+def ndcg(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """DCG@k / ideal DCG@k: [n], with DCG@k = sum of 1 / log2(place + 2) over the held-out items at places below k.
 
-    >>> mrr(torch.tensor([3, 1]), torch.tensor([0, 0]), torch.tensor([2]), 5).tolist()
-    [0.5]
+    The ideal has held-out items at places 0 .. min(|T(u)|, k) - 1. One of two at the first place: 1 / (1 + 0.63093).
+
+    >>> [round(x, 5) for x in ndcg(torch.tensor([0, 9]), torch.tensor([0, 0]), torch.tensor([2]), 5).tolist()]
+    [0.61315]
     """
-    first = torch.full((len(wanted),), torch.iinfo(torch.long).max, device=ranks.device)
-    first = first.scatter_reduce(0, user, ranks, "amin")
-    return torch.where(first < k, 1 / (first.double() + 1), 0.0)
+    near = ranks < k
+    gain = _sum(row[near], 1 / torch.log2(ranks[near].double() + 2), wanted)
+    longest = min(k, int(wanted.max())) if len(wanted) else 0
+    ideal = (1 / torch.log2(torch.arange(longest, dtype=torch.float64) + 2)).cumsum(0)
+    best = torch.cat([torch.ones(1, dtype=torch.float64), ideal])[wanted.clamp(max=k)]
+    return gain / best
 
 
-def average_precision(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """Sum over hits in the first k of the precision at their places, over min(|T|, k), as MMRec's map has it.
+def _precision_sum(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """The sum over hits of precision at the place of the hit, [n]."""
+    near = ranks < k
+    ranks, row = ranks[near], row[near]
+    order = ranks.argsort()
+    order = order[row[order].argsort(stable=True)]
+    ranks, row = ranks[order], row[order]
+    counts = torch.bincount(row, minlength=len(wanted))
+    before = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    return _sum(row, (before + 1) / (ranks + 1).double(), wanted)
 
-    >>> average_precision(torch.tensor([0, 2]), torch.tensor([0, 0]), torch.tensor([3]), 2).tolist()  # (1/1) / 2
-    [0.5]
+
+def map_(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """`map`: sum over hits of precision at the place of the hit / min(|T(u)|, k): [n].
+
+    This is the denominator behind the published tables of MMRec and RecBole; `ap` divides as trec_eval does. Hits at
+    places 0 and 2 of three held-out items, k = 3: (1/1 + 2/3) / 3.
+
+    >>> [round(x, 5) for x in map_(torch.tensor([0, 2, 8]), torch.zeros(3).long(), torch.tensor([3]), 3).tolist()]
+    [0.55556]
     """
-    return _precisions(ranks, user, wanted, k) / wanted.clamp(max=k)
+    return _share(_precision_sum(ranks, row, wanted, k), wanted.clamp(max=k))
 
 
-def average_precision_over_all(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    """The same sum over |T|, as trec_eval and ir-measures have AP@k.
+def ap(ranks: Tensor, row: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """Sum over hits of precision at the place of the hit / |T(u)|, as trec_eval and ir-measures (AP@k) have it: [n].
 
-    >>> average_precision_over_all(torch.tensor([0, 2]), torch.tensor([0, 0]), torch.tensor([3]), 2).tolist()
-    [0.3333333333333333]
+    Equal to `map` where |T(u)| <= k; hits at places 0 and 1 of three held-out items, k = 2: (1/1 + 2/2) / 3.
+
+    >>> [round(x, 5) for x in ap(torch.tensor([0, 1, 8]), torch.zeros(3).long(), torch.tensor([3]), 2).tolist()]
+    [0.66667]
     """
-    return _precisions(ranks, user, wanted, k) / wanted
+    return _share(_precision_sum(ranks, row, wanted, k), wanted)
 
 
-def _precisions(ranks: Tensor, user: Tensor, wanted: Tensor, k: int) -> Tensor:
-    order = torch.argsort(ranks)
-    order = order[torch.argsort(user[order], stable=True)]  # by user, then by place
-    starts = wanted.cumsum(0) - wanted
-    nth = torch.arange(len(ranks), device=ranks.device) - starts[user[order]] + 1  # this is the user's nth hit
-    at = torch.where(ranks[order] < k, nth / (ranks[order].double() + 1), 0.0)
-    return _sum(at, user[order], len(wanted))
+METRICS: dict[str, Metric] = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "precision": precision,
+    "map": map_,
+    "ap": ap,
+    "hit": hit,
+    "mrr": mrr,
+}
 
 
-METRICS: dict[str, Metric] = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": average_precision,
-                              "ap": average_precision_over_all, "hit": hit, "mrr": mrr}
+def parse(name: str) -> tuple[Metric, int]:
+    """The function and the k that a name like "recall@20" stands for.
 
-
-def parse(text: str) -> tuple[Metric, int]:
-    """The function and the cut-off of «recall@20»."""
-    name, at, k = text.partition("@")
-    if name not in METRICS:
-        raise BadOption(f"There is no metric {name!r}{did_you_mean(name, METRICS)} There are {', '.join(METRICS)}; "
-                        "write recall@20.")
-    if not at or not k.isdigit() or int(k) < 1:
-        raise BadOption(f"{text!r} needs a cut-off of at least 1, such as {name}@20.")
-    return METRICS[name], int(k)
-
-
-def coverage(lists: Tensor, popularity: Tensor) -> float:
-    """Share of the catalogue that is recommended to anyone: lists [n, k] (-1: no item), popularity [I]."""
-    return len(lists[lists >= 0].unique()) / len(popularity)
-
-
-def gini(lists: Tensor, popularity: Tensor) -> float:
-    """How unevenly items are recommended: sum_i (2 i - I - 1) c_i / (I sum c), c in rising order, i from 1; 0 is even.
-
-    >>> gini(torch.tensor([[0, 1]]), torch.ones(2)), gini(torch.tensor([[0], [0]]), torch.ones(2))
-    (0.0, 0.5)
+    >>> parse("map@5") == (map_, 5)
+    True
     """
-    n = len(popularity)
-    counts = torch.bincount(lists[lists >= 0], minlength=n).double().sort().values
-    place = 2 * torch.arange(1, n + 1, dtype=torch.float64, device=lists.device) - n - 1
-    return float((place * counts).sum() / (n * counts.sum().clamp(min=1)))
+    metric, _, k = name.partition("@")
+    if metric not in METRICS:
+        raise BadOption(f"There is no metric {metric!r}{did_you_mean(metric, METRICS)} There are: {', '.join(METRICS)}.")
+    if not (k.isascii() and k.isdigit() and int(k) > 0):
+        raise BadOption(f"{name!r} does not say how many places to look at: write {metric}@20, say.")
+    return METRICS[metric], int(k)
 
 
-def popularity(lists: Tensor, popularity: Tensor) -> float:
-    """Mean training count of what is recommended."""
-    return float(popularity[lists[lists >= 0]].double().mean())
+def recommended(lists: Tensor, n_items: int) -> Tensor:
+    """How often each item is in lists [n, k] of ids, -1 for nothing: [I].
+
+    >>> recommended(torch.tensor([[0, 2], [2, -1]]), 4).tolist()
+    [1, 0, 2, 0]
+    """
+    return torch.bincount(lists.flatten() + 1, minlength=n_items + 1)[1:]
 
 
-LIST_METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {"coverage": coverage, "gini": gini,
-                                                               "popularity": popularity}
+def coverage(counts: Tensor, taken: Tensor) -> float:
+    """The share of the catalogue that is recommended to anyone: |{i: counts_i > 0}| / I.
+
+    >>> coverage(torch.tensor([1, 0, 2, 0]), torch.zeros(4))
+    0.5
+    """
+    return float((counts > 0).double().mean())
+
+
+def gini(counts: Tensor, taken: Tensor) -> float:
+    """How unevenly items are recommended: 0 if all alike, 1 - 1/I if one item has every place.
+
+    sum over i = 1..I of (2i - I - 1) c_i / (I sum c), where c are the counts in rising order.
+
+    >>> gini(torch.tensor([3, 3, 3, 3]), torch.zeros(4)), gini(torch.tensor([0, 8, 0, 0]), torch.zeros(4))
+    (0.0, 0.75)
+    """
+    c, n = counts.double().sort().values, len(counts)
+    weights = 2 * torch.arange(1, n + 1, dtype=torch.float64) - n - 1
+    return float((weights * c).sum() / (n * c.sum()).clamp(min=1))
+
+
+def popularity(counts: Tensor, taken: Tensor) -> float:
+    """The mean training count of a recommended item: sum of counts_i taken_i / sum of counts_i.
+
+    >>> popularity(torch.tensor([1, 0, 3]), torch.tensor([8, 50, 4]))
+    5.0
+    """
+    return float((counts.double() * taken).sum() / counts.sum().clamp(min=1))
+
+
+LISTS: dict[str, Callable[[Tensor, Tensor], float]] = {"coverage": coverage, "gini": gini, "popularity": popularity}
+"""What is measured on everybody's lists together: functions of `counts` [I], how often each item is recommended, and
+`taken` [I], how often it was taken in training."""

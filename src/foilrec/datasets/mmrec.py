@@ -28,7 +28,7 @@ class Mmrec(Reader):
     valid and test, as MMRec does.
 
     path: the folder.
-    name: NAME; left out, the folder's own name, or the only .inter file there.
+    file: NAME.inter (or NAME); left out, the folder's own name, or the only .inter file there.
     features: {modality: file} instead of every *_feat file; an empty table reads none.
     surrogate: read stand-ins from the folder surrogate/ for modalities that have no features of their own.
     valid_label, test_label: which x_label is which; some sources swap 1 and 2.
@@ -39,7 +39,7 @@ class Mmrec(Reader):
         self,
         *,
         path: str | Path,
-        name: str | None = None,
+        file: str | None = None,
         features: Mapping[str, str | Path] | None = None,
         surrogate: bool = False,
         valid_label: int = 1,
@@ -49,7 +49,7 @@ class Mmrec(Reader):
         min_rating: float | None = None,
         core: int = 0,
     ) -> None:
-        self.path, self.name, self.features, self.surrogate = Path(path), name, features, surrogate
+        self.path, self.file, self.features, self.surrogate = Path(path), file, features, surrogate
         if {valid_label, test_label} != {1, 2}:
             raise BadOption(
                 f"valid_label = {valid_label} and test_label = {test_label}: one must be 1 and the other 2, "
@@ -61,7 +61,7 @@ class Mmrec(Reader):
     def read(self) -> Data:
         """The data set; BadData says which file, line, column and value are wrong."""
         folder = existing_folder(self.path)
-        file = the_one(folder, ".inter", self.name, "Name the file with the option name, without .inter.")
+        file = the_one(folder, ".inter", self.file, "Say which with the option file.")
         table = TextTable.open(file, "\t")
         given = self.choices.split == "given"
         names = {"user": "userID", "item": "itemID", "label": "x_label" if given else None}

@@ -22,7 +22,7 @@ class Recbole(Reader):
     Users and items are numbered by first appearance; NAME.item gives titles (title, movie_title or name).
 
     path: the folder, or the .inter file itself.
-    name: NAME; left out, the folder's own name, or the only .inter file there.
+    file: NAME.inter (or NAME); left out, the folder's own name, or the only .inter file there.
     user, item, time, rating: the names of the columns, without their types; time and rating are read when present.
     features: {modality: file of rows}; feature_ids: a file with the raw item id of each row, one a line.
     split, split_seed, min_rating, core: see foilrec.reading.assembly.Choices.
@@ -32,7 +32,7 @@ class Recbole(Reader):
         self,
         *,
         path: str | Path,
-        name: str | None = None,
+        file: str | None = None,
         user: str = "user_id",
         item: str = "item_id",
         time: str = "timestamp",
@@ -45,7 +45,7 @@ class Recbole(Reader):
         core: int = 0,
     ) -> None:
         path = Path(path)
-        self.folder, self.name = (path.parent, name or path.stem) if path.suffix == ".inter" else (path, name)
+        self.folder, self.file = (path.parent, path.name) if path.suffix == ".inter" else (path, file)
         self.columns = {"user": user, "item": item, "time": time, "rating": rating}
         self.features, self.feature_ids = features, feature_ids
         self.choices = Choices(split, split_seed, min_rating, core)
@@ -53,7 +53,7 @@ class Recbole(Reader):
     def read(self) -> Data:
         """The data set; BadData says which file, line, column and value are wrong."""
         folder = existing_folder(self.folder)
-        file = the_one(folder, ".inter", self.name, "Name the file with the option name, without .inter.")
+        file = the_one(folder, ".inter", self.file, "Say which with the option file.")
         table = TextTable.open(file, "\t")
         plain = {typed.split(":")[0]: typed for typed in table.header}
         wanted = {role: plain.get(name, name) for role, name in self.columns.items()}

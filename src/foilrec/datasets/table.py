@@ -24,7 +24,6 @@ class Table(Reader):
     path: a .csv, .tsv or .parquet file (a text file may part its columns by tabs, commas, semicolons or bars).
     frame: a polars or pandas data frame instead.
     user, item, time, rating, label: the names of the columns; label holds 0 (train), 1 (valid) and 2 (test).
-    name: what to call the data set; left out, the name of the file.
     features: {modality: file of rows}; feature_ids: a file with the raw item id of each row, one a line.
     split: left out, "given" if label names a column, else "random".
     split_seed, min_rating, core: see foilrec.reading.assembly.Choices.
@@ -40,7 +39,6 @@ class Table(Reader):
         time: str | None = None,
         rating: str | None = None,
         label: str | None = None,
-        name: str | None = None,
         features: Mapping[str, str | Path] | None = None,
         feature_ids: str | Path | None = None,
         split: str | None = None,
@@ -53,7 +51,7 @@ class Table(Reader):
         split = split or ("given" if label else "random")
         if split == "given" and label is None:
             raise BadOption('split = "given" needs label, the name of the column that holds 0, 1 and 2.')
-        self.path, self.frame, self.name = None if path is None else Path(path), frame, name
+        self.path, self.frame = None if path is None else Path(path), frame
         self.columns = {"user": user, "item": item, "time": time, "rating": rating, "label": label}
         if split != "given":
             del self.columns["label"]
@@ -63,8 +61,7 @@ class Table(Reader):
     def read(self) -> Data:
         """The data set; BadData says which file, line or row, column and value are wrong."""
         table = self._open()
-        name = self.name or (self.path.stem if self.path else "frame")
-        log = read_log(table, columns_of(table, self.columns), name)
+        log = read_log(table, columns_of(table, self.columns), self.path.stem if self.path else "frame")
         return assemble(log, self.choices, self._extras)
 
     def _open(self) -> Source:

@@ -19,17 +19,18 @@ def open_arrays(path: str | Path) -> dict[str, Array]:
     if not file.stat().st_size:
         raise BadData(f"{file} is empty (0 bytes). Fetch it again.")
     try:
-        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with file.open("rb") as opened:
+            if opened.read(2) == b"PK":
+                opened.seek(0)
+                with np.load(opened, allow_pickle=False) as packed:
+                    return {name: packed[name] for name in packed.files}
+        return {"": np.load(file, mmap_mode="r", allow_pickle=False)}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
         raise BadData(f"{file} {_complaint(str(error))}") from error
 
 
 def _complaint(reason: str) -> str:
-    if "allow_pickle" in reason and "Object arrays" in reason:
+    if "Object arrays" in reason or "Python objects" in reason:
         return (
             "holds an object array, which only pickle can open, and pickle runs whatever code the file holds: save "
             "it as float32 instead."

@@ -27,7 +27,7 @@ def reader_for(path: str | Path) -> tuple[str, dict[str, Any]]:
         return "pairs", {"path": str(file)}
     if file.suffix == ".inter":
         name = _for_inter(file)
-        return name, {"path": str(file.parent), "name": file.stem}
+        return name, {"path": str(file.parent), "file": file.name}
     if file.suffix in _TABLES:
         return "table", {"path": str(file), **_columns(file)}
     if file.name in ("u.data", "ratings.dat"):

@@ -41,8 +41,10 @@ def _absent(path: Path, kind: str) -> BadData:
 
 def the_one(folder: Path, suffix: str, name: str | None, cure: str) -> Path:
     """The file NAME.suffix of a folder; without a name, NAME is the folder's, or the only file with that ending."""
-    if name is not None or (folder / f"{folder.name}{suffix}").is_file():
-        return existing_file(folder / f"{name or folder.name}{suffix}")
+    if name is not None:
+        return existing_file(folder / (name if name.endswith(suffix) else f"{name}{suffix}"))
+    if (folder / f"{folder.name}{suffix}").is_file():
+        return folder / f"{folder.name}{suffix}"
     found = sorted(folder.glob(f"*{suffix}"))
     if len(found) != 1:
         listed = some([p.name for p in found or sorted(folder.iterdir())], 8) or "nothing"
