@@ -258,3 +258,12 @@ def _sink(heap: Array, held: Array, size: int, x: float, i: int) -> None:
         heap[at], held[at] = heap[down], held[down]
         at = down
     heap[at], held[at] = x, i
+
+
+@njit(cache=True, nogil=True)
+def row_differences(table: Array, plus: Array, minus: Array, out: Array) -> None:
+    """out[k] = table[plus[k]] - table[minus[k]], in one pass."""
+    for k in range(plus.size):
+        p, m = plus[k], minus[k]
+        for d in range(table.shape[1]):
+            out[k, d] = table[p, d] - table[m, d]

@@ -129,11 +129,28 @@ class Features:
             rows[~self.has(ids.reshape(-1))] = 0
         return rows.view(*ids.shape, self.dim)
 
+    def differences(self, plus: Tensor, minus: Tensor) -> Tensor:
+        """Rows of some items less rows of others in float32, zero where one lacks the modality: ids [B] -> [B, F]."""
+        made = kernels.row_differences(self.rows, plus.cpu(), minus.cpu()).to(plus.device)
+        if self.present is not None:
+            made[~(self.has(plus) & self.has(minus))] = 0
+        return made
+
     def has(self, ids: Tensor) -> Tensor:
         """Whether each item has the modality: ids [...] -> bool [...]."""
         if self.present is None:
             return torch.ones_like(ids, dtype=torch.bool)
         return self.present.to(ids.device)[ids]
+
+    def digest(self) -> bytes:
+        """A digest of the rows; rows that are computed when asked for bring their own in an attribute `digest`."""
+        own = getattr(self.rows, "digest", None)
+        if own is not None:
+            return bytes(own)
+        digest = blake2b(digest_size=16)
+        for block in range(0, len(self), 65536):
+            digest.update(np.ascontiguousarray(self.rows[block : block + 65536]))
+        return digest.digest()
 
     def all(self) -> Tensor:
         """Every row in float32, zero where missing: [I, F]."""
@@ -231,8 +248,7 @@ class Data:
             digest.update("\x1f".join(map(str, ids or ())).encode())
         for name, modality in sorted(self.features.items()):
             digest.update(name.encode())
-            for block in range(0, len(modality), 65536):
-                digest.update(np.ascontiguousarray(modality.rows[block : block + 65536]))
+            digest.update(modality.digest())
             digest.update(b"" if modality.present is None else modality.present.numpy().tobytes())
         for name, graph in sorted(self.neighbours.items()):
             digest.update(name.encode() + np.ascontiguousarray(graph.ids.numpy()).tobytes())

@@ -5,6 +5,7 @@ import warnings
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -305,3 +306,12 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
         ids[rows, :take] = order.masked_fill(gone, -1)
         values[rows, :take] = low[rows].gather(1, order)
     return ids, values
+
+
+def row_differences(table: np.ndarray[Any, Any], plus: Tensor, minus: Tensor) -> Tensor:
+    """table[plus] - table[minus] in float32, for a numpy table [I, F] and ids [B]: [B, F]."""
+    if isinstance(table, np.ndarray) and table.dtype in (np.float32, np.float64) and (loops := compiled()):
+        out = np.empty((len(plus), table.shape[1]), np.float32)
+        loops.row_differences(table, plus.numpy(), minus.numpy(), out)
+        return torch.from_numpy(out)
+    return torch.from_numpy(np.asarray(table[plus.numpy()], np.float32) - np.asarray(table[minus.numpy()], np.float32))

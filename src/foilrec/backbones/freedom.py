@@ -92,9 +92,7 @@ class FREEDOM(Backbone):
         """h_u . (W F_n - W F_p) = (W^T h_u) . (F_n - F_p): the bias cancels."""
         both = torch.cat([positives[:, None], ids], 1)
         if ids.shape[1] == 1:  # one difference a row is less work than two projections
-            rows = self._rows(name, both.t())
-            gap = (query * self.heads[name](rows[1] - rows[0])).sum(1, keepdim=True) \
-                - (query @ self.heads[name].bias)[:, None]
+            gap = (query * (self._differences(name, ids[:, 0], positives) @ self.heads[name].weight.T)).sum(1)[:, None]
         else:
             distinct, place = both.unique(return_inverse=True)
             projected = self.heads[name](self._rows(name, distinct))
@@ -103,6 +101,11 @@ class FREEDOM(Backbone):
         has = self.data.features[name].has(both)
         usable = (has[:, :1] & has[:, 1:]).float()
         return (softplus(gap) * usable).mean(1).sum() / len(query)
+
+    def _differences(self, name: str, plus: Tensor, minus: Tensor) -> Tensor:
+        if name in self.content:
+            return self._rows(name, plus) - self._rows(name, minus)
+        return self.data.features[name].differences(plus, minus)
 
     def _rows(self, name: str, ids: Tensor) -> Tensor:
         if name in self.content:
