@@ -1,9 +1,10 @@
 """What every test gets: one thread, a small shop, and the plain torch form of the kernels on request."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from foilrec import kernels, parts
 from foilrec.core import Data
@@ -26,3 +27,27 @@ def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     kernels.compiled.cache_clear()
+
+
+@pytest.fixture(params=["numba", "torch"])
+def both_forms(request: pytest.FixtureRequest) -> None:
+    """Runs a test twice: with the compiled kernels, and with their equals in torch."""
+    if request.param == "torch":
+        request.getfixturevalue("no_numba")
+    elif kernels.compiled() is None:
+        pytest.skip("numba is not installed")
+
+
+def chi_square(counts: Tensor, expected: Tensor) -> float:
+    """The p value of Pearson's test that counts [n] follow the expected ones [n]."""
+    counts, expected = counts.double(), expected.double()
+    assert not counts[expected == 0].any(), "drawn, though of probability 0"
+    counts, expected = counts[expected > 0], expected[expected > 0]
+    statistic = ((counts - expected).square() / expected).sum()
+    half = torch.tensor((len(counts) - 1) / 2, dtype=torch.float64)
+    return 1.0 if len(counts) == 1 else float(torch.special.gammaincc(half, statistic / 2))
+
+
+@pytest.fixture(name="chi_square")
+def _chi_square() -> Callable[[Tensor, Tensor], float]:
+    return chi_square

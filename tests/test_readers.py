@@ -154,6 +154,23 @@ def test_table_reads_csv_tsv_parquet_and_frames_alike(tmp_path: Path) -> None:
     assert found[0].split == "random per user, seed 0"
 
 
+class Foreign:
+    """A data frame of another library: columns by name, each with to_numpy, text as objects."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame, self.columns = frame, frame.columns
+
+    def __getitem__(self, name: str) -> "Foreign":
+        return Foreign(self.frame.select(name))
+
+    def to_numpy(self) -> np.ndarray:
+        return self.frame.to_series().to_numpy()
+
+
+def test_table_takes_frames_like_those_of_pandas() -> None:
+    assert read(Foreign(ratings()), time="when").fingerprint == read(ratings(), time="when").fingerprint
+
+
 def test_table_splits_and_rates(tmp_path: Path) -> None:
     frame = ratings()
     high = frame.filter(pl.col("stars") >= 3)

@@ -13,7 +13,7 @@ from foilrec import kernels
 from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.data import SeenIndex
 from foilrec.errors import BadOption, RunBroken, did_you_mean
-from foilrec.metrics import LIST_METRICS, METRICS
+from foilrec.metrics import LISTS, METRICS, recommended
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,8 +93,9 @@ def evaluate(model: Backbone, protocol: Protocol, *, lists: bool = False, block:
     means = {name: float(values.mean()) for name, values in per_user.items()}
     if lists:
         best = top_k(model, users, min(max(protocol.ks), data.n_items), masked, tables=tables, block=block)[0].cpu()
-        means |= {f"{name}@{k}": metric(best[:, :k], data.popularity)
-                  for name, metric in LIST_METRICS.items() for k in protocol.ks}
+        for k in protocol.ks:
+            counts = recommended(best[:, :k], data.n_items)
+            means |= {f"{name}@{k}": metric(counts, data.popularity) for name, metric in LISTS.items()}
     return Scores(protocol, means, per_user, users)
 
 

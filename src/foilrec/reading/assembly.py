@@ -82,7 +82,7 @@ def assemble(log: Log, choices: Choices, extras: Callable[[Log], Extras], told: 
     log, notes = _filtered(log, choices)
     log = _split(log, choices)
     if log.times is not None:
-        log = log.take(np.lexsort((log.times, log.users)))
+        log = log.take(splits.by_user(log.users, np.argsort(log.times, kind="stable")))
     parts, cold = _parts(log)
     more = extras(log)
     return Data(

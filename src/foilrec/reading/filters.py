@@ -31,9 +31,12 @@ def first_of_each_pair(log: Log) -> tuple[Log, list[str]]:
     """
     keys = log.users * log.n_items + log.items
     ordered = np.sort(keys)
-    if not (ordered[1:] == ordered[:-1]).any():
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(repeated):
         return log, []
-    order = np.lexsort((keys,) if log.times is None else (log.times, keys))
+    nearest = np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)
+    rows = np.flatnonzero(repeated[nearest] == keys)  # few as a rule, and only these are put in order
+    order = rows[np.lexsort((keys[rows],) if log.times is None else (log.times[rows], keys[rows]))]
     again = keys[order[1:]] == keys[order[:-1]]
     if log.labels is not None:
         _refuse_leaks(log, order[:-1][again], order[1:][again])
