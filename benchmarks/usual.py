@@ -7,6 +7,7 @@ product, negatives drawn row by row in Python, hits counted user by user in Pyth
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -54,9 +55,10 @@ class UsualBPRMF(nn.Module):
         self.users, self.items = nn.Embedding(data.n_users, dim), nn.Embedding(data.n_items, dim)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """BPR."""
+        """BPR with the usual penalty."""
         u, p, n = self.users(users), self.items(positives), self.items(negatives)
-        return -logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean()
+        penalty = (u.norm() + p.norm() + n.norm()) / len(users)
+        return -logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean() + 0.1 * penalty
 
 
 class UsualLightGCN(nn.Module):
@@ -120,21 +122,35 @@ def optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def evaluate(users: Tensor, items: Tensor, data: Data, ks: tuple[int, ...] = (5, 10, 20, 50)) -> dict[str, float]:
-    """Full ranking: masked scores, top-50, hits counted by `in` for each user and place."""
-    wanted: dict[int, list[int]] = {}
-    for user, item in data.test.tolist():
-        wanted.setdefault(user, []).append(item)
-    taken: dict[int, list[int]] = {}
-    for user, item in data.train.tolist():
-        taken.setdefault(user, []).append(item)
-    recall = dict.fromkeys(ks, 0.0)
-    for block in torch.tensor(sorted(wanted)).split(4096):
+    """Full ranking: masked scores, top-50, hits looked up by `in` for each user and place, then four metrics."""
+    wanted, taken = _by_user(data.test), _by_user(data.train)
+    hits, every = [], sorted(wanted)
+    for block in torch.tensor(every).split(4096):
         scores = users[block] @ items.T
-        row = torch.tensor([r for r, user in enumerate(block.tolist()) for _ in taken.get(user, [])])
-        column = torch.tensor([item for user in block.tolist() for item in taken.get(user, [])])
+        row = torch.tensor([r for r, user in enumerate(block.tolist()) for _ in taken.get(user, ())])
+        column = torch.tensor([item for user in block.tolist() for item in taken.get(user, ())])
         scores[row, column] = -1e10
-        for user, best in zip(block.tolist(), scores.topk(max(ks)).indices.tolist(), strict=True):
-            hits = [item in wanted[user] for item in best]
-            for k in ks:
-                recall[k] += sum(hits[:k]) / len(wanted[user])
-    return {f"recall@{k}": value / len(wanted) for k, value in recall.items()}
+        for user, best in zip(block.tolist(), scores.topk(max(ks)).indices.numpy(), strict=True):
+            hits.append([item in wanted[user] for item in best])
+    return _metrics(np.array(hits), np.array([len(wanted[user]) for user in every]), ks)
+
+
+def _by_user(pairs: Tensor) -> dict[int, np.ndarray]:
+    lists: dict[int, list[int]] = {}
+    for user, item in pairs.tolist():
+        lists.setdefault(user, []).append(item)
+    return {user: np.array(items) for user, items in lists.items()}
+
+
+def _metrics(hits: np.ndarray, wanted: np.ndarray, ks: tuple[int, ...]) -> dict[str, float]:
+    place = np.arange(1, hits.shape[1] + 1)
+    discount, found = 1 / np.log2(place + 1), hits.cumsum(1)
+    found_at = (hits * found / place).cumsum(1)
+    result = {}
+    for k in ks:
+        best = discount.cumsum()[np.minimum(wanted, k) - 1]
+        result[f"recall@{k}"] = float((found[:, k - 1] / wanted).mean())
+        result[f"precision@{k}"] = float(found[:, k - 1].mean() / k)
+        result[f"ndcg@{k}"] = float(((hits * discount)[:, :k].sum(1) / best).mean())
+        result[f"map@{k}"] = float((found_at[:, k - 1] / np.minimum(wanted, k)).mean())
+    return result
