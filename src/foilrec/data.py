@@ -143,7 +143,8 @@ class Features:
         return self.present.to(ids.device)[ids]
 
     def digest(self) -> bytes:
-        """A digest of the rows; rows that are computed when asked for bring their own in an attribute `digest`."""
+        """A digest of the rows; rows computed when asked for bring their own, in an attribute `digest`: what
+        they follow from, which a converted copy does not know."""
         own = getattr(self.rows, "digest", None)
         if own is not None:
             return bytes(own)
@@ -245,9 +246,9 @@ class Data:
         for part in (self.train, self.valid, self.test):
             digest.update(np.ascontiguousarray(part.numpy()))
         for ids in (self.user_ids, self.item_ids):
-            digest.update("\x1f".join(map(str, ids or ())).encode())
+            digest.update("\x1f".join(map(str, () if ids is None else ids)).encode())
         for name, modality in sorted(self.features.items()):
-            digest.update(name.encode())
+            digest.update(f"{name} {modality.surrogate}".encode())
             digest.update(modality.digest())
             digest.update(b"" if modality.present is None else modality.present.numpy().tobytes())
         for name, graph in sorted(self.neighbours.items()):

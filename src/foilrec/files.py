@@ -17,22 +17,39 @@ Tree = dict[str, Any]
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    draft = Path(name)
+    draft = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        draft = Path(name)
         yield draft
         with draft.open("rb") as written:
             os.fsync(written.fileno())
         draft.chmod(0o644)
         draft.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error):
             raise RunBroken(f"The disk is full: {path} was not written, and what stood there still does. Free some "
                             "space and run the same command with --resume.") from error
+        if isinstance(error, OSError):
+            raise RunBroken(f"{path} cannot be written ({error.strerror or error}): choose another place, or look at "
+                            "its permissions.") from error
         raise
     finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk or a quota is full; libraries written in Rust say so in words only."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in numbers or any(f"(os error {number})" in str(error) for number in numbers)
+
+
+def sweep(path: Path) -> None:
+    """Removes what a process that was killed while it wrote `path` has left beside it."""
+    for draft in path.parent.glob(f".{path.name}.*{path.suffix}"):
         draft.unlink(missing_ok=True)
 
 

@@ -1,8 +1,10 @@
 """A recipe: everything a run follows from, as TOML, checked before anything is read or trained."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from pathlib import Path
@@ -56,6 +58,17 @@ class Recipe:
     train: Settings = Settings()
     evaluate: Ranking = Ranking()
 
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise BadOption(f"threads = {self.threads} must be at least 0 (0: as many as cores are free).")
+        if not self.name or not self.name.isprintable():
+            raise BadOption(f"name = {self.name!r} must be a text of one line: run folders are called by it.")
+        protocol = self.protocol("valid")
+        measured = [f"{metric}@{k}" for metric in protocol.metrics for k in protocol.ks]
+        if self.train.select not in measured:
+            raise BadOption(f"train.select = {self.train.select!r} is not measured{did_you_mean(self.train.select, measured)}"
+                            " evaluate.metrics and evaluate.ks must name it.")
+
     @classmethod
     def load(cls, source: str | Path, changes: Sequence[str] = ()) -> "Recipe":
         """Reads a TOML file and applies changes such as "sampler.pool=32"."""
@@ -65,16 +78,18 @@ class Recipe:
         except FileNotFoundError as error:
             near = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
             raise BadOption(f"There is no recipe {path}{did_you_mean(path.name, near)}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadOption(f"{path} is no TOML file: {error}.") from error
+        except OSError as error:
+            raise BadOption(f"The recipe {path} cannot be read: {error.strerror}.") from error
         tree.setdefault("name", path.stem)
         return cls.from_tree(tree, changes)
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], changes: Sequence[str] = ()) -> "Recipe":
         """A recipe from nested mappings, every key and option checked."""
-        merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-        for change in changes:
+        merged = deepcopy(dict(tree))
+        for change in sorted(changes, key=_names_no_part):  # a name drops options, so it comes first
             _apply(merged, change)
         known = [f.name for f in fields(cls)]
         for key, value in merged.items():
@@ -111,7 +126,7 @@ class Recipe:
     def digest(self) -> str:
         """A short name for the content: two recipes differ in it if they differ in anything but the name."""
         tree = {key: value for key, value in self.tree().items() if key != "name"}
-        return blake2b(toml.dumps(tree).encode(), digest_size=4).hexdigest()
+        return blake2b(toml.dumps(_in_order(tree)).encode(), digest_size=4).hexdigest()
 
     def protocol(self, split: str) -> Protocol:
         """How to score a split: validation hides the training items, test what `evaluate.masked` says."""
@@ -138,7 +153,8 @@ class Recipe:
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:
-    """Sets one dotted key: "sampler.pool=32". Renaming a part drops the options of the old one."""
+    """Sets one dotted key: "sampler.pool=32". Renaming a part drops the options of the old one; "sampler=dns" drops
+    them all."""
     dotted, equals, text = change.partition("=")
     if not equals or not dotted:
         raise BadOption(f"{change!r} is no change: write key=value, such as sampler.pool=32.")
@@ -149,11 +165,18 @@ def _apply(tree: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise BadOption(f"{change!r}: {step!r} is a value, and has no key {last!r}.")
     value = plain_value(text)
-    if last in TABLES and not path:
-        last, value = last, {"name": value}
-    if last == "name" and path and table.get("name") != value:
-        table.clear()
+    if last in TABLES and not path and not isinstance(value, dict):
+        value = {"name": value}
+    if last == "name" and len(path) == 1 and path[0] in TABLES:
+        default: Part = getattr(Recipe, path[0])
+        if table.get("name", default.name) != value:
+            table.clear()
     table[last] = value
+
+
+def _names_no_part(change: str) -> bool:
+    key = change.partition("=")[0].strip()
+    return key not in TABLES and key.removesuffix(".name") not in TABLES
 
 
 def plain_value(text: str) -> Any:
@@ -195,17 +218,22 @@ def _lists(table: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
+def _in_order(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: _in_order(value) if isinstance(value, dict) else value for key, value in sorted(tree.items())}
+
+
 def expand(value: Any) -> Any:
     """Environment variables in a path; FOILREC_DATA stands for ../shared/data where it is unset and that exists."""
-    if not isinstance(value, str) or "$" not in value:
+    if not isinstance(value, str):
         return value
     beside = Path("..", "shared", "data")
-    known = dict(os.environ)
-    if "FOILREC_DATA" not in known and beside.is_dir():
-        known["FOILREC_DATA"] = str(beside)
-    for name, text in known.items():
-        value = value.replace(f"${{{name}}}", text).replace(f"${name}/", f"{text}/")
-    if "$" in value:
-        raise BadOption(f"The path {value!r} names an environment variable that is not set. Set it, or write the path "
-                        "out, e.g. data.path=/where/it/lies.")
-    return value
+    known = {"FOILREC_DATA": str(beside), **os.environ} if beside.is_dir() else os.environ
+
+    def meaning(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in known:
+            raise BadOption(f"The path {value!r} names the environment variable {name}, which is not set. Set it, or "
+                            "write the path out, e.g. data.path=/where/it/lies.")
+        return known[name]
+
+    return re.sub(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", meaning, value)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from foilrec.errors import BadOption
+
 
 def dumps(tree: Mapping[str, Any]) -> str:
     """Nested mappings of plain values as TOML; None values are left out.
@@ -31,7 +33,7 @@ def _lines(tree: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
 
 def _key(key: str) -> str:
     bare = key.replace("-", "").replace("_", "")
-    return key if bare.isalnum() and bare.isascii() else json.dumps(key)
+    return key if bare.isalnum() and bare.isascii() else _text(key)
 
 
 def _value(value: Any) -> str:
@@ -40,5 +42,15 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return repr(value)
+        return _text(value)
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items() if inner is not None)
+        return f"{{{inner}}}"
+    if isinstance(value, int | float):
+        return repr(int(value) if isinstance(value, int) else float(value))  # a float64 of numpy is a float
+    raise BadOption(f"TOML has no word for {value!r}: take a text, a number, true or false, a list or a table.")
+
+
+def _text(value: str) -> str:
+    """JSON's quoted form, which is TOML's but for the one control character that JSON leaves bare."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -29,6 +29,7 @@ class Shop(Reader):
 
     users, items: how many (items at least 30); of more than 20,000 items the features are computed only when asked for,
         as texts and pictures always are, so that a million of each can be had.
+    seed: another seed, another world.
     interactions: how many a user has on average (3 to a tenth of the items, or 15); they vary from half of that to
         nearly three times as many, and in a shop of few items a user may find fewer that he likes.
     skew: the most shown item is shown that many times as often as the least (above 1; 10 to 1000 are usual).
@@ -95,7 +96,8 @@ class Shop(Reader):
         def make(items: Array) -> Array:
             return catalogue.features(modality, items) * present[items, None]
 
-        rows = Rows(self.items, WIDTH, make)
+        told = (modality, self.items, self.seed, self.noise, self.no_picture)
+        rows = Rows(self.items, WIDTH, make, digest=repr(told).encode())
         known: Array = np.asarray(rows) if self.items <= _LAZY_ABOVE else rows  # type: ignore[assignment]
         return Features(known, None if present.all() else torch.from_numpy(present))
 

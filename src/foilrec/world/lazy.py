@@ -49,10 +49,12 @@ class Lazy(Sequence[T]):
 class Rows:
     """Float32 rows [count, width] of which only the wanted ones are computed; np.asarray(rows) computes them all.
 
-    make: turns item numbers [n] into rows [n, width], each a function of its own number alone.
+    make: turns item numbers [n] into rows [n, width], each a function of its own number alone. digest: stands for the
+    content where computing every row to compare two data sets would take minutes.
     """
 
-    def __init__(self, count: int, width: int, make: Callable[[Array], Array]) -> None:
+    def __init__(self, count: int, width: int, make: Callable[[Array], Array], digest: bytes = b"") -> None:
+        self.digest = digest or None
         self.shape, self.dtype, self.ndim = (count, width), np.dtype(np.float32), 2
         self._make = make
 
