@@ -19,8 +19,15 @@ def table(rows: list[Row]) -> Table:
     for row in rows:
         usual = ["", ""] if row.usual_cpu is None else [f"{row.usual_cpu:.3g}", f"{row.usual_wall:.3g}"]
         ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
-        shown.add_row(row.what, f"{row.ours_cpu:.3g}", f"{row.ours_wall:.3g}", *usual, ratio,
-                      "" if row.bar is None else f"{row.bar:g}", row.note)
+        shown.add_row(
+            row.what,
+            f"{row.ours_cpu:.3g}",
+            f"{row.ours_wall:.3g}",
+            *usual,
+            ratio,
+            "" if row.bar is None else f"{row.bar:g}",
+            row.note,
+        )
     return shown
 
 

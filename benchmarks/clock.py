@@ -56,5 +56,9 @@ def store(rows: list[Row], path: Path) -> None:
     """Appends JSON lines."""
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            where = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
+            where = {
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "threads": torch.get_num_threads(),
+            }
             file.write(json.dumps({**asdict(row), "ratio": row.ratio, **where}) + "\n")

@@ -16,8 +16,9 @@ from foilrec.trainer import Objective
 BATCH = 2048
 
 
-def per_epoch(step: Callable[..., object], batches: Iterable[object], data: Data, warm: int = 2, steps: int = 12
-              ) -> Timing:
+def per_epoch(
+    step: Callable[..., object], batches: Iterable[object], data: Data, warm: int = 2, steps: int = 12
+) -> Timing:
     """Times some steps, drawing their batches included, after a few warm ones, and scales to an epoch."""
     source = iter(batches)
     for batch in islice(source, warm):

@@ -98,7 +98,10 @@ class UsualFREEDOM(UsualLightGCN):
     def begin_epoch(self) -> None:
         """Keeps a fifth of the edges, drawn by torch.multinomial."""
         users, items = self.data.train.unbind(1)
-        degree_u, degree_i = torch.bincount(users, minlength=self.n_users), torch.bincount(items, minlength=self.n_items)
+        degree_u, degree_i = (
+            torch.bincount(users, minlength=self.n_users),
+            torch.bincount(items, minlength=self.n_items),
+        )
         odds = (degree_u[users].float() * degree_i[items]).rsqrt()
         kept = torch.multinomial(odds, int(0.2 * len(users)))
         self.graph = adjacency(self.data.train[kept], self.n_users, self.n_items)

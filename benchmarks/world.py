@@ -20,7 +20,7 @@ def pairs(n_users: int, n_items: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 def like_baby(widths: dict[str, int] | None = None, seed: int = 0) -> Data:
-    """19,445 users, 7,050 items, about 118,500 training pairs and a test pair for nearly each user; features of the given widths."""
+    """19,445 users, 7,050 items, about 118,500 training pairs, a test pair for nearly each user; features by width."""
     n_users, n_items = 19445, 7050
     keys = torch.from_numpy(pairs(n_users, n_items, 131_000, seed))
     every = torch.stack([keys // n_items, keys % n_items], 1)

@@ -29,8 +29,9 @@ class SameCategory(Sampler):
 
 if __name__ == "__main__":
     contracts.check_sampler(SameCategory)
-    recipe = foilrec.Recipe.from_tree({"name": "same-category", "sampler": {"name": "__main__:SameCategory"},
-                                       "train": {"epochs": 5, "batch": 1024}})
+    recipe = foilrec.Recipe.from_tree(
+        {"name": "same-category", "sampler": {"name": "__main__:SameCategory"}, "train": {"epochs": 5, "batch": 1024}}
+    )
     run = foilrec.train(recipe, "runs/same-category")
     print(run.scores["test"]["recall@20"])
     print(run.recommend(["u0000"], top=3))

@@ -26,8 +26,25 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["Backbone", "Batch", "Data", "Features", "Loss", "Negatives", "Protocol", "Reader", "Recipe", "Run",
-           "Sampler", "Tables", "build", "evaluate", "read", "score", "train"]
+__all__ = [
+    "Backbone",
+    "Batch",
+    "Data",
+    "Features",
+    "Loss",
+    "Negatives",
+    "Protocol",
+    "Reader",
+    "Recipe",
+    "Run",
+    "Sampler",
+    "Tables",
+    "build",
+    "evaluate",
+    "read",
+    "score",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The few loops worth compiling, in numba (extra `fast`); kernels.py calls them and holds their equals without numba."""
+"""The few loops worth compiling, in numba (extra `fast`); kernels.py calls them, and has their equals in torch."""
 
 from typing import Any
 
@@ -64,8 +64,9 @@ def contains(starts: Array, items: Array, users: Array, asked: Array, out: Array
 
 
 @njit(cache=True, nogil=True)
-def weighted_unseen(starts: Array, items: Array, before: Array, cumulative: Array, users: Array, rows: Array,
-                    key: np.uint64, out: Array) -> None:
+def weighted_unseen(
+    starts: Array, items: Array, before: Array, cumulative: Array, users: Array, rows: Array, key: np.uint64, out: Array
+) -> None:
     """Draws from the complement in proportion to integer weights: a gap search by mass, then one by item."""
     total = cumulative[-1]
     for b in range(users.size):
@@ -113,8 +114,9 @@ def multiply(starts: Array, columns: Array, values: Array, x: Array, plus: Array
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def multiply_some(starts: Array, columns: Array, values: Array, x: Array, plus: Array, scale: float, nonzero: Array,
-                  out: Array) -> None:
+def multiply_some(
+    starts: Array, columns: Array, values: Array, x: Array, plus: Array, scale: float, nonzero: Array, out: Array
+) -> None:
     """The same where many rows of x are zero: nonzero says which are not."""
     width, some = x.shape[1], plus.shape[0] > 0
     for r in range(out.shape[0]):
@@ -152,7 +154,7 @@ def candidate_scores(query: Array, table: Array, ids: Array, out: Array) -> None
 
 @njit(cache=True, nogil=True)
 def ranks(scores: Array, starts: Array, wanted: Array, out: Array) -> None:
-    """How many items of row r come before wanted[e], for e in starts[r]:starts[r+1]; equal scores: the lower id first."""
+    """How many items of row r come before wanted[e], e in starts[r]:starts[r+1]; equal scores: the lower id first."""
     n = scores.shape[1]
     for r in range(scores.shape[0]):
         for e in range(starts[r], starts[r + 1]):
@@ -167,8 +169,18 @@ def ranks(scores: Array, starts: Array, wanted: Array, out: Array) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def lazy_adam(rows: Array, grad: Array, table: Array, first: Array, second: Array, step: np.float32, root: np.float32,
-              beta1: np.float32, beta2: np.float32, eps: np.float32) -> None:
+def lazy_adam(
+    rows: Array,
+    grad: Array,
+    table: Array,
+    first: Array,
+    second: Array,
+    step: np.float32,
+    root: np.float32,
+    beta1: np.float32,
+    beta2: np.float32,
+    eps: np.float32,
+) -> None:
     """One Adam step on the given rows of a table; the others, moments included, stay as they are.
 
     step is lr / (1 - beta1^t), root 1 / sqrt(1 - beta2^t).
@@ -199,23 +211,6 @@ def sum_rows(ids: Array, values: Array, place: Array, distinct: Array, out: Arra
             for d in range(values.shape[1]):
                 out[r, d] += values[k, d]
     return count
-
-
-@njit(cache=True, nogil=True)
-def best(scores: Array, ids: Array, values: Array) -> None:
-    """The highest scores of each row in falling order, the lower id first where equal: ids all -1, values all -inf."""
-    k = ids.shape[1]
-    for r in range(scores.shape[0]):
-        least = values[r, k - 1]
-        for i in range(scores.shape[1]):
-            s = scores[r, i]
-            if s > least:
-                place = k - 1
-                while place > 0 and values[r, place - 1] < s:
-                    values[r, place], ids[r, place] = values[r, place - 1], ids[r, place - 1]
-                    place -= 1
-                values[r, place], ids[r, place] = s, i
-                least = values[r, k - 1]
 
 
 @njit(cache=True, nogil=True)

@@ -3,8 +3,9 @@
 Each check_* returns nothing and raises ContractBroken with one sentence when the part breaks its contract.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -30,8 +31,12 @@ def small_world() -> Data:
 def problem(kind: str, name: str) -> str | None:
     """The first broken promise of a part, named as in a recipe; None if it keeps them all."""
     checks: dict[str, Callable[[Any], None]] = {
-        "backbone": check_backbone, "sampler": check_sampler, "loss": check_loss, "dataset": check_reader,
-        "optimizer": check_optimizer}
+        "backbone": check_backbone,
+        "sampler": check_sampler,
+        "loss": check_loss,
+        "dataset": check_reader,
+        "optimizer": check_optimizer,
+    }
     try:
         checks[parts.family(kind)](parts.find(kind, name))
     except (ContractBroken, PartsDoNotFit) as error:
@@ -60,7 +65,8 @@ def check_documented(part: type) -> None:
     """A docstring, and options that are keyword-only and annotated."""
     _must((part.__doc__ or "").strip(), f"{part.__name__} has no docstring: say what it does, its paper, its options.")
     for option in parts.options(part).values():
-        _must(option.type is not Any, f"{part.__name__}: option {option.name} has no type.")
+        annotated = inspect.signature(part).parameters[option.name].annotation is not inspect.Parameter.empty
+        _must(annotated, f"{part.__name__}: option {option.name} has no type.")
         _must(f"{option.name}" in (part.__doc__ or ""), f"{part.__name__}: the docstring does not name {option.name}.")
 
 
@@ -72,17 +78,23 @@ def check_backbone(part: type[Backbone], **options: Any) -> None:
     model.begin_epoch(0)
     tables, batch = model.propagate(), _batch(data)
     query = model.query(tables, batch)
-    _must(tables.items.shape == (data.n_items, query.shape[1]),
-          f"{name}: items are {tuple(tables.items.shape)}, and must be [I, D] = {(data.n_items, query.shape[1])}.")
+    _must(
+        tables.items.shape == (data.n_items, query.shape[1]),
+        f"{name}: items are {tuple(tables.items.shape)}, and must be [I, D] = {(data.n_items, query.shape[1])}.",
+    )
     _must(query.shape[0] == len(batch), f"{name}: the query has {query.shape[0]} rows for a batch of {len(batch)}.")
     ids = torch.tensor([[0, 1], [2, 0]])
-    _must(torch.allclose(tables.item_rows(ids), tables.items[ids], atol=1e-6),
-          f"{name}: item_rows(ids) differs from items[ids].")
+    _must(
+        torch.allclose(tables.item_rows(ids), tables.items[ids], atol=1e-6),
+        f"{name}: item_rows(ids) differs from items[ids].",
+    )
     _check_learning(model, data)
     again: Backbone = part(data, **options)
     again.load_state_dict(model.state_dict())
-    _must(torch.equal(again.eval().propagate().items, model.eval().propagate().items),
-          f"{name}: a copy with the same state_dict gives other items.")
+    _must(
+        torch.equal(again.eval().propagate().items, model.eval().propagate().items),
+        f"{name}: a copy with the same state_dict gives other items.",
+    )
 
 
 def _check_learning(model: Backbone, data: Data) -> None:
@@ -119,8 +131,10 @@ def check_sampler(part: type[Sampler], host: str = "lightgcn", **options: Any) -
     _must(draw(_batch(data, 1)).shape[0] == 1, f"{name}: a batch of one row gets more or fewer rows of negatives.")
     if whole.ids is None:
         return
-    _must(not data.seen.contains(_batch(data, 40).users, whole.ids).any(),
-          f"{name}: drew an item that the user took in training.")
+    _must(
+        not data.seen.contains(_batch(data, 40).users, whole.ids).any(),
+        f"{name}: drew an item that the user took in training.",
+    )
     halves = torch.cat([_ids(draw(_batch(data, 20))), _ids(draw(_batch(data, 20, 20)))])
     _must(torch.equal(halves, whole.ids), f"{name}: two half batches draw other items than the whole.")
     _must(torch.equal(_ids(draw(_batch(data, 40))), whole.ids), f"{name}: the same seed draws other items.")
@@ -138,8 +152,10 @@ def _ids(negatives: Negatives) -> Tensor:
 
 def _check_form(name: str, drawn: Negatives, rows: int, data: Data, model: Backbone, tables: Tables) -> None:
     vectors = drawn.look_up(model, tables)
-    _must(vectors.dim() == 3 and vectors.shape[0] == rows and vectors.shape[2] == tables.items.shape[1],
-          f"{name}: negatives look up to {tuple(vectors.shape)}, and must be [B, K, D].")
+    _must(
+        vectors.dim() == 3 and vectors.shape[0] == rows and vectors.shape[2] == tables.items.shape[1],
+        f"{name}: negatives look up to {tuple(vectors.shape)}, and must be [B, K, D].",
+    )
     _must(torch.isfinite(vectors).all(), f"{name}: negatives are not finite.")
     for field in ("weights", "log_q", "level", "mask"):
         value = getattr(drawn, field)
@@ -154,10 +170,15 @@ def _check_full_user(part: type[Sampler], options: dict[str, Any], host: str) ->
     """A user with one unseen item gets that one; a user with none gets an error."""
     items = torch.arange(8)
     for left in (1, 0):
-        train = torch.stack([torch.cat([torch.zeros(8 - left, dtype=torch.long), torch.ones(2, dtype=torch.long)]),
-                             torch.cat([items[: 8 - left], items[:2]])], 1)
+        train = torch.stack(
+            [
+                torch.cat([torch.zeros(8 - left, dtype=torch.long), torch.ones(2, dtype=torch.long)]),
+                torch.cat([items[: 8 - left], items[:2]]),
+            ],
+            1,
+        )
         data = Data(2, 8, train, train[:0], train[:0])
-        model = _seeded(lambda data=data: parts.build("backbone", host, data))
+        model = _seeded(partial(parts.build, "backbone", host, data))
         tables, batch = model.propagate(), _batch(data, 3)
         try:
             drawn = part(data, **options)(tables, batch, model.query(tables, batch)).ids
@@ -178,8 +199,10 @@ def check_loss(part: type[Loss], **options: Any) -> None:
         positive = torch.full((4,), level, requires_grad=True)
         value = loss(positive, -positive[:, None].expand(4, 3), plain)
         value.backward()
-        _must(torch.isfinite(value) and positive.grad is not None and torch.isfinite(positive.grad).all(),
-              f"{name}: not finite for scores of {level:g}.")
+        _must(
+            torch.isfinite(value) and positive.grad is not None and torch.isfinite(positive.grad).all(),
+            f"{name}: not finite for scores of {level:g}.",
+        )
     mask = torch.tensor([[True, True, False]]).expand(4, 3)
     masked = Negatives(ids=torch.zeros(4, 3, dtype=torch.long), mask=mask)
     values = [float(loss(torch.ones(4), torch.tensor([[0.5, 0.2, x]]).expand(4, 3), masked)) for x in (0.0, 9.0)]
@@ -196,12 +219,14 @@ def check_optimizer(part: type[torch.optim.Optimizer]) -> None:
         if state is not None:
             optimizer.load_state_dict(state)
         for _ in range(steps):
+
             def closure() -> Tensor:
                 optimizer.zero_grad()
                 loss = (weight - 3).square().sum()
                 loss.backward()
                 return loss
-            yield float(optimizer.step(closure)), optimizer.state_dict(), weight.detach().clone()
+
+            yield optimizer.step(closure).item(), optimizer.state_dict(), weight.detach().clone()
 
     whole = list(descend(20, torch.zeros(3, 2)))
     _must(whole[-1][0] < whole[0][0], f"{part.__name__}: 20 steps on a parabola did not go down.")
@@ -226,8 +251,11 @@ def check_reader(part: type[Reader], **options: Any) -> None:
     for phase in ("train", "valid", "test"):
         pairs = getattr(data, phase)
         _must(pairs.dtype == torch.long and pairs.shape[1:] == (2,), f"{name}: {phase} must be int64 [N, 2].")
-        _must(len(pairs) == 0 or (pairs.min() >= 0 and pairs[:, 0].max() < data.n_users
-                                  and pairs[:, 1].max() < data.n_items), f"{name}: {phase} has numbers out of range.")
+        _must(
+            len(pairs) == 0
+            or (pairs.min() >= 0 and pairs[:, 0].max() < data.n_users and pairs[:, 1].max() < data.n_items),
+            f"{name}: {phase} has numbers out of range.",
+        )
         held = phase != "train" and data.seen.contains(pairs[:, 0].contiguous(), pairs[:, 1:].contiguous()).any()
         _must(not held, f"{name}: {phase} holds pairs that are in train too.")
     for ids, count in ((data.user_ids, data.n_users), (data.item_ids, data.n_items)):

@@ -96,17 +96,23 @@ class Negatives:
         """All columns of several sources side by side; forms that differ are looked up and become vectors."""
         parts = list(sources)
         same = all(p.ids is not None for p in parts)
-        form: dict[str, Any] = ({"ids": torch.cat([p.ids for p in parts if p.ids is not None], 1)} if same else
-                                {"vectors": torch.cat([p.look_up(model, tables) for p in parts], 1)})
+        form: dict[str, Any] = (
+            {"ids": torch.cat([p.ids for p in parts if p.ids is not None], 1)}
+            if same
+            else {"vectors": torch.cat([p.look_up(model, tables) for p in parts], 1)}
+        )
         first = next(iter(form.values()))
-        for name, blank in (("weights", 1.0), ("log_q", None), ("level", 0), ("mask", True)):
+        for name, blank in (("weights", 1.0), ("level", 0.0), ("mask", 1.0)):
             columns = [getattr(p, name) for p in parts]
             given = [c for c in columns if c is not None]
-            if not given or (blank is None and len(given) < len(columns)):
-                continue
-            filled = [torch.full(p.shape, blank, dtype=given[0].dtype, device=first.device) if c is None else c
-                      for p, c in zip(parts, columns, strict=True)]
-            form[name] = torch.cat(filled, 1)
+            if given:
+                filled = [
+                    torch.full(p.shape, blank, device=first.device).to(given[0].dtype) if c is None else c
+                    for p, c in zip(parts, columns, strict=True)
+                ]
+                form[name] = torch.cat(filled, 1)
+        known = [p.log_q for p in parts if p.log_q is not None]
+        form["log_q"] = torch.cat(known, 1) if len(known) == len(parts) else None  # half a law is no law
         return Negatives(**form, group=tuple(i for i, p in enumerate(parts) for _ in range(p.shape[1])))
 
 
@@ -145,8 +151,10 @@ class Backbone(nn.Module):
 
     def encode(self, features: Mapping[str, Tensor]) -> Tensor:
         """Vectors [..., D] of items that are only described, {m: [..., F_m]}."""
-        raise PartsDoNotFit(f"{type(self).__name__} cannot encode an item that it was not trained on: take a backbone "
-                            "with a feature encoder, such as vbpr.")
+        raise PartsDoNotFit(
+            f"{type(self).__name__} cannot encode an item that it was not trained on: take a backbone "
+            "with a feature encoder, such as vbpr."
+        )
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
         """What the backbone wants besides the ranking loss (a regulariser, a self-supervised term): a scalar."""
@@ -197,8 +205,10 @@ class Sampler(nn.Module):
 def rows_of(batch: Batch) -> Tensor:
     """The training rows of a batch, which its draws depend on."""
     if batch.rows is None:
-        raise BadOption("This batch does not say which training rows it holds, and draws depend on them: make it with "
-                        "Batch(users, positives, rows=..., epoch=...), or take it from data.batches().")
+        raise BadOption(
+            "This batch does not say which training rows it holds, and draws depend on them: make it with "
+            "Batch(users, positives, rows=..., epoch=...), or take it from data.batches()."
+        )
     return batch.rows
 
 

@@ -89,8 +89,10 @@ class SeenIndex:
         full = self.starts[users + 1] - self.starts[users] >= self.n_items
         if full.any():
             who = some(users[full].unique().tolist())
-            raise BadData(f"No negative exists for user {who}: all {self.n_items} items have been taken in training. "
-                          "Drop such users, or add items.")
+            raise BadData(
+                f"No negative exists for user {who}: all {self.n_items} items have been taken in training. "
+                "Drop such users, or add items."
+            )
 
     def hide(self, scores: Tensor, users: Tensor) -> None:
         """Sets scores [B, I] of the items that users [B] have taken to -inf, in place."""
@@ -150,7 +152,7 @@ class Features:
             return bytes(own)
         digest = blake2b(digest_size=16)
         for block in range(0, len(self), 65536):
-            digest.update(np.ascontiguousarray(self.rows[block : block + 65536]))
+            digest.update(np.ascontiguousarray(self.rows[block : block + 65536]).data)
         return digest.digest()
 
     def all(self) -> Tensor:
@@ -244,7 +246,7 @@ class Data:
         """A digest of the content (interactions, ids, features, graphs): two data sets are the same if it is."""
         digest = blake2b(f"{self.n_users} {self.n_items}".encode(), digest_size=16)
         for part in (self.train, self.valid, self.test):
-            digest.update(np.ascontiguousarray(part.numpy()))
+            digest.update(np.ascontiguousarray(part.numpy()).data)
         for ids in (self.user_ids, self.item_ids):
             digest.update("\x1f".join(map(str, () if ids is None else ids)).encode())
         for name, modality in sorted(self.features.items()):

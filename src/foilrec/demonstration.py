@@ -19,8 +19,14 @@ def demonstrate(out: Path | None = None, seed: int = 0) -> None:
     """Trains LightGCN on the shop with uniform and with dns negatives, and prints scores and recommendations."""
     console = Console()
     folder = out or Path(tempfile.mkdtemp(prefix="foilrec-demo-"))
-    recipe = Recipe.from_tree({"name": "demo", "seed": seed, "train": {"batch": 1024, "epochs": 60, "patience": 10},
-                               "optimizer": {"name": "adam", "lr": 0.005}})
+    recipe = Recipe.from_tree(
+        {
+            "name": "demo",
+            "seed": seed,
+            "train": {"batch": 1024, "epochs": 60, "patience": 10},
+            "optimizer": {"name": "adam", "lr": 0.005},
+        }
+    )
     data = recipe.read()
     console.print(f"The shop: {data.n_users} users, {data.n_items} items, {len(data.train)} training interactions.")
     runs = {}
@@ -35,12 +41,25 @@ def demonstrate(out: Path | None = None, seed: int = 0) -> None:
 
 
 def _comparison(runs: dict[str, Run], data: Data) -> Table:
-    table = Table("negatives", "recall@20", "ndcg@20", "false negatives", "epochs", "CPU s",
-                  title="Test scores, one seed (the shop knows which draws were really liked)")
+    table = Table(
+        "negatives",
+        "recall@20",
+        "ndcg@20",
+        "false negatives",
+        "epochs",
+        "CPU s",
+        title="Test scores, one seed (the shop knows which draws were really liked)",
+    )
     for name, run in runs.items():
         test = run.scores["test"]
-        table.add_row(name, f"{test['recall@20']:.4f}", f"{test['ndcg@20']:.4f}", f"{false_share(run, data):.1%}",
-                      str(run.scores["epochs"]), f"{run.scores['cpu_seconds']:.1f}")
+        table.add_row(
+            name,
+            f"{test['recall@20']:.4f}",
+            f"{test['ndcg@20']:.4f}",
+            f"{false_share(run, data):.1%}",
+            str(run.scores["epochs"]),
+            f"{run.scores['cpu_seconds']:.1f}",
+        )
     return table
 
 

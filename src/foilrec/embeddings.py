@@ -27,6 +27,6 @@ def emb_loss(*rows: Tensor) -> Tensor:
 
 
 def l2_loss(*rows: Tensor) -> Tensor:
-    """LightGCN's L2: half the sum of squares of the gathered rows, over the batch size. Useful weights: 1e-6 .. 1e-2."""
+    """LightGCN's L2: half the sum of squares of the gathered rows, over the batch size. Useful: 1e-6 .. 1e-2."""
     total = sum((part.square().sum() for part in rows), rows[0].new_zeros(()))
     return total / (2 * len(rows[0]))

@@ -44,8 +44,9 @@ class Protocol:
             raise BadOption(f"A protocol's cut-offs are positive whole numbers, not {self.ks!r}.")
         for name in self.metrics:
             if name not in METRICS:
-                raise BadOption(f"There is no metric {name!r}{did_you_mean(name, METRICS)} There are "
-                                f"{', '.join(METRICS)}.")
+                raise BadOption(
+                    f"There is no metric {name!r}{did_you_mean(name, METRICS) or '.'} There are {', '.join(METRICS)}."
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
@@ -131,8 +132,15 @@ def _gathered(index: SeenIndex, users: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def top_k(model: Backbone, users: Tensor, k: int, masked: SeenIndex | None = None, *, tables: Tables | None = None,
-          block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def top_k(
+    model: Backbone,
+    users: Tensor,
+    k: int,
+    masked: SeenIndex | None = None,
+    *,
+    tables: Tables | None = None,
+    block: int = BLOCK,
+) -> tuple[Tensor, Tensor]:
     """The k best items of some users, the lower id first where scores are equal: ids [n, k], scores [n, k].
 
     masked: items that are left out, by user. Where fewer than k are left, ids are -1 and scores -inf.

@@ -30,11 +30,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         draft.replace(path)
     except Exception as error:
         if _is_full(error):
-            raise RunBroken(f"The disk is full: {path} was not written, and what stood there still does. Free some "
-                            "space and run the same command with --resume.") from error
+            raise RunBroken(
+                f"The disk is full: {path} was not written, and what stood there still does. Free some "
+                "space and run the same command with --resume."
+            ) from error
         if isinstance(error, OSError):
-            raise RunBroken(f"{path} cannot be written ({error.strerror or error}): choose another place, or look at "
-                            "its permissions.") from error
+            raise RunBroken(
+                f"{path} cannot be written ({error.strerror or error}): choose another place, or look at "
+                "its permissions."
+            ) from error
         raise
     finally:
         if draft is not None:
@@ -99,8 +103,10 @@ def load_tree(path: Path) -> Tree:
     except FileNotFoundError as error:
         raise RunBroken(f"{path} is missing: this run folder was never finished or has been taken apart.") from error
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise RunBroken(f"{path} cannot be read ({error}): the file is truncated or damaged. Train again into a new "
-                        "folder, or put the file back from a copy.") from error
+        raise RunBroken(
+            f"{path} cannot be read ({error}): the file is truncated or damaged. Train again into a new "
+            "folder, or put the file back from a copy."
+        ) from error
 
 
 def _fill(node: Any, get: Callable[[str], Any]) -> Any:

@@ -22,8 +22,10 @@ class Graph(nn.Module):
         super().__init__()
         self.shape = shape
         names = ("starts", "columns", "values")
-        for prefix, parts in (("", by_rows(rows, columns, values, shape[0])),
-                              ("turned_", by_rows(columns, rows, values, shape[1]))):
+        for prefix, parts in (
+            ("", by_rows(rows, columns, values, shape[0])),
+            ("turned_", by_rows(columns, rows, values, shape[1])),
+        ):
             for name, part in zip(names, parts, strict=True):
                 self.register_buffer(prefix + name, part, persistent=False)
 
@@ -34,12 +36,12 @@ class Graph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A x, [n, D]."""
-        product: Tensor = _Product.apply(x, self)
+        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
         return product
 
     def turn(self, x: Tensor) -> Tensor:
         """A^T x for x [n, D]: [m, D]."""
-        product: Tensor = _Product.apply(x, self, True)
+        product: Tensor = _Product.apply(x, self, True)  # type: ignore[no-untyped-call]
         return product
 
     def smooth(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +50,7 @@ class Graph(nn.Module):
         With y = [users; items] and N = [[0, A], [A^T, 0]] it is (y + N y + ... + N^layers y) / (layers + 1), He et
         al. eq. 7-8: users [n, D], items [m, D] -> the same shapes.
         """
-        smoothed: tuple[Tensor, Tensor] = _Smooth.apply(users, items, self, layers)
+        smoothed: tuple[Tensor, Tensor] = _Smooth.apply(users, items, self, layers)  # type: ignore[no-untyped-call]
         return smoothed
 
 
@@ -64,14 +66,14 @@ def by_rows(rows: Tensor, columns: Tensor, values: Tensor, n: int) -> Rows:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: Graph, turned: bool = False) -> Tensor:
+    def forward(ctx: Any, x: Tensor, graph: "Graph", turned: bool = False) -> Tensor:
         ctx.graph, ctx.turned = graph, turned
-        return kernels.multiply(*graph.by_rows(turned=turned), x)
+        return kernels.multiply(graph.by_rows(turned=turned), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         rows = ctx.graph.by_rows(turned=not ctx.turned)
-        return kernels.multiply(*rows, gradients[0], skip_zero_rows=True), None, None
+        return kernels.multiply(rows, gradients[0], skip_zero_rows=True), None, None
 
 
 class _Smooth(torch.autograd.Function):
@@ -87,21 +89,25 @@ class _Smooth(torch.autograd.Function):
         return *_walk(ctx.graph, gradients[0], gradients[1], ctx.layers, skip_zero_rows=True), None, None
 
 
-def _walk(graph: Graph, users: Tensor, items: Tensor, layers: int, *, skip_zero_rows: bool = False
-          ) -> tuple[Tensor, Tensor]:
+def _walk(
+    graph: Graph, users: Tensor, items: Tensor, layers: int, *, skip_zero_rows: bool = False
+) -> tuple[Tensor, Tensor]:
     """Horner's rule: y + N (y + N (y + ...)), the last step scaled."""
     u, i, there, back = users, items, graph.by_rows(), graph.by_rows(turned=True)
     for layer in range(layers):
         scale = 1 / (layers + 1) if layer == layers - 1 else 1.0
         skip = skip_zero_rows and layer == 0
-        u, i = (kernels.multiply(*there, i, plus=users, scale=scale, skip_zero_rows=skip),
-                kernels.multiply(*back, u, plus=items, scale=scale, skip_zero_rows=skip))
+        u, i = (
+            kernels.multiply(there, i, plus=users, scale=scale, skip_zero_rows=skip),
+            kernels.multiply(back, u, plus=items, scale=scale, skip_zero_rows=skip),
+        )
     return (u, i) if layers else (users.clone(), items.clone())
 
 
 def interaction_graph(pairs: Tensor, n_users: int, n_items: int) -> Graph:
     """The user-item matrix with both sides normalised, D_u^-1/2 A D_i^-1/2: [U, I]."""
-    return Graph(*pairs.unbind(1), inverse_root_degrees(pairs, n_users, n_items), (n_users, n_items))
+    users, items = pairs.unbind(1)
+    return Graph(users, items, inverse_root_degrees(pairs, n_users, n_items), (n_users, n_items))
 
 
 def inverse_root_degrees(pairs: Tensor, n_users: int, n_items: int) -> Tensor:

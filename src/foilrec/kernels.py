@@ -5,7 +5,6 @@ import warnings
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
-from typing import Any
 
 import numpy as np
 import torch
@@ -107,16 +106,18 @@ def contains(starts: Tensor, items: Tensor, users: Tensor, asked: Tensor) -> Ten
     return (place < end) & (items[place.clamp(max=len(items) - 1)].long() == asked)
 
 
-def _search(values: Tensor, start: Tensor, end: Tensor, bound: Tensor, *, offset: bool = False,
-            strict: bool = False) -> Tensor:
+def _search(
+    values: Tensor, start: Tensor, end: Tensor, bound: Tensor, *, offset: bool = False, strict: bool = False
+) -> Tensor:
     if not len(values):
         return start.expand_as(bound)
     holds = Holds(values, bound, start if offset else None, strict)
     return _count_in_segment(start.expand_as(bound), end.expand_as(bound), holds)
 
 
-def weighted_unseen(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor, users: Tensor, rows: Tensor,
-                    key: int, count: int) -> Tensor:
+def weighted_unseen(
+    starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor, users: Tensor, rows: Tensor, key: int, count: int
+) -> Tensor:
     """Draws [B, count] from what a user left out, in proportion to integer weights.
 
     cumulative [I + 1] are prefix sums of the weights (total at most 2**40); before [E] is the free mass below each
@@ -124,8 +125,16 @@ def weighted_unseen(starts: Tensor, items: Tensor, before: Tensor, cumulative: T
     """
     if loops := _fast(starts, users):
         out = np.empty((len(users), count), np.int64)
-        loops.weighted_unseen(starts.numpy(), items.numpy(), before.numpy(), cumulative.numpy(), users.numpy(),
-                              rows.numpy(), np.uint64(key), out)
+        loops.weighted_unseen(
+            starts.numpy(),
+            items.numpy(),
+            before.numpy(),
+            cumulative.numpy(),
+            users.numpy(),
+            rows.numpy(),
+            np.uint64(key),
+            out,
+        )
         return torch.from_numpy(out)
     start, end = starts[users][:, None], starts[users + 1][:, None]
     free = cumulative[-1] - seen_mass(starts, items, before, cumulative, users)
@@ -147,13 +156,19 @@ def seen_mass(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor,
     return torch.where(end > starts[users], cumulative[items[last].long() + 1] - before[last], 0)
 
 
-def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor, *, plus: Tensor | None = None,
-             scale: float = 1.0, skip_zero_rows: bool = False) -> Tensor:
-    """scale * (A x + plus) for a sparse A given by rows (starts [n + 1], columns [E], values [E]), x [m, D]: [n, D].
+def multiply(
+    rows: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    *,
+    plus: Tensor | None = None,
+    scale: float = 1.0,
+    skip_zero_rows: bool = False,
+) -> Tensor:
+    """scale * (A x + plus) for a sparse A by rows, (starts [n + 1], columns [E], values [E]), and x [m, D]: [n, D].
 
     skip_zero_rows says that many rows of x are zero, so that looking before multiplying pays. No gradient.
     """
-    x = x.detach()
+    (starts, columns, values), x = rows, x.detach()
     if loops := _fast(starts, x):
         dense = x.contiguous().numpy()
         added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
@@ -168,8 +183,9 @@ def multiply(starts: Tensor, columns: Tensor, values: Tensor, x: Tensor, *, plus
         return torch.from_numpy(out)
     with warnings.catch_warnings():  # torch calls its CSR support beta, once a process
         warnings.filterwarnings("ignore", message="Sparse CSR")
-        matrix = torch.sparse_csr_tensor(starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)),
-                                         check_invariants=False)
+        matrix = torch.sparse_csr_tensor(
+            starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)), check_invariants=False
+        )
     product = matrix @ x
     return (product if plus is None else product + plus.detach()) * scale
 
@@ -215,8 +231,18 @@ def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return distinct, torch.zeros(len(distinct), values.shape[1], device=ids.device).index_add_(0, place, values)
 
 
-def adam_rows(rows: Tensor | None, gradient: Tensor, table: Tensor, first: Tensor, second: Tensor, *, step: int,
-              lr: float, betas: tuple[float, float], eps: float) -> None:
+def adam_rows(
+    rows: Tensor | None,
+    gradient: Tensor,
+    table: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
     """One Adam step, in place, on some rows of a table and of its two moments (None: on all of it)."""
     fix1, fix2 = 1 - betas[0] ** step, 1 - betas[1] ** step
     if rows is not None and (loops := _fast(rows, table)) and table.dtype == torch.float32:
@@ -229,20 +255,6 @@ def adam_rows(rows: Tensor | None, gradient: Tensor, table: Tensor, first: Tenso
     every = slice(None) if rows is None else rows
     first[every], second[every] = m, v
     table[every] = table[every] - change
-
-
-def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest scores of each row [B, I] in falling order, the lower id first where equal: ids, values [B, k].
-
-    Where a row has fewer than k scores above -inf, ids are -1 and values -inf.
-    """
-    if loops := _fast(scores):
-        ids, values = np.full((len(scores), k), -1, np.int64), np.full((len(scores), k), -np.inf, np.float32)
-        loops.best(scores.numpy(), ids, values)
-        return torch.from_numpy(ids), torch.from_numpy(values)
-    values, ids = scores.sort(dim=1, descending=True, stable=True)
-    values, ids = values[:, :k], ids[:, :k]
-    return ids.masked_fill(values == -torch.inf, -1), values
 
 
 def hide(scores: Tensor, users: Tensor, starts: Tensor, items: Tensor) -> None:
@@ -274,7 +286,8 @@ def _sorted_places(row: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> n
     mine = row[wanted]
     first, after = np.searchsorted(ordered, mine), np.searchsorted(ordered, mine, side="right")
     if (after - first == 1).all():
-        return np.asarray(len(row) - np.isnan(row).sum() - after)
+        early: np.ndarray[Any, Any] = len(row) - np.isnan(row).sum() - after
+        return early
     place = np.empty(len(row), np.int64)
     place[np.argsort(-row, kind="stable")] = np.arange(len(row))
     return place[wanted]

@@ -138,7 +138,9 @@ def parse(name: str) -> tuple[Metric, int]:
     """
     metric, _, k = name.partition("@")
     if metric not in METRICS:
-        raise BadOption(f"There is no metric {metric!r}{did_you_mean(metric, METRICS)} There are: {', '.join(METRICS)}.")
+        raise BadOption(
+            f"There is no metric {metric!r}{did_you_mean(metric, METRICS) or '.'} There are: {', '.join(METRICS)}."
+        )
     if not (k.isascii() and k.isdigit() and int(k) > 0):
         raise BadOption(f"{name!r} does not say how many places to look at: write {metric}@20, say.")
     return METRICS[metric], int(k)

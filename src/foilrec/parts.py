@@ -41,8 +41,9 @@ def family(word: str) -> str:
     for name, (folder, _) in FAMILIES.items():
         if word in (name, folder):
             return name
-    raise NoSuchPart(f"There is no family {word!r}{did_you_mean(word, FAMILIES)} "
-                     f"The families are {', '.join(FAMILIES)}.")
+    raise NoSuchPart(
+        f"There is no family {word!r}{did_you_mean(word, FAMILIES) or '.'} The families are {', '.join(FAMILIES)}."
+    )
 
 
 def names(kind: str) -> list[str]:
@@ -58,11 +59,16 @@ def find(kind: str, name: str) -> type:
     if ":" in name:
         return _imported(kind, name, base)
     if name not in names(kind):
-        raise NoSuchPart(f"There is no {kind} {name!r}{did_you_mean(name, names(kind))} "
-                         f"There are: {', '.join(names(kind))}; «module:Class» names one of your own.")
+        raise NoSuchPart(
+            f"There is no {kind} {name!r}{did_you_mean(name, names(kind)) or '.'} "
+            f"There are: {', '.join(names(kind))}; «module:Class» names one of your own."
+        )
     module = importlib.import_module(f"foilrec.{folder}.{name}")
-    return next(c for c in vars(module).values()
-                if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__)
+    return next(
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
+    )
 
 
 def _imported(kind: str, name: str, base: type) -> type:
@@ -80,9 +86,12 @@ def _imported(kind: str, name: str, base: type) -> type:
 
 def options(part: type) -> dict[str, Option]:
     """The keyword-only arguments of a part."""
-    hints = typing.get_type_hints(part.__init__)
-    return {p.name: Option(p.name, hints.get(p.name, Any), p.default)
-            for p in inspect.signature(part).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    hints = typing.get_type_hints(vars(part).get("__init__", object.__init__))
+    return {
+        p.name: Option(p.name, hints.get(p.name, Any), p.default)
+        for p in inspect.signature(part).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
 
 
 def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
@@ -91,7 +100,9 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
     for key, value in given.items():
         if key not in takes:
             listed = "; ".join(map(str, takes.values())) or "no options"
-            raise BadOption(f"{kind} {name!r} has no option {key!r}{did_you_mean(key, takes)} It takes {listed}.")
+            raise BadOption(
+                f"{kind} {name!r} has no option {key!r}{did_you_mean(key, takes) or '.'} It takes {listed}."
+            )
         if not fits(value, takes[key].type):
             raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
     missing = [o for o in takes.values() if o.default is Option.REQUIRED and o.name not in given]
@@ -127,5 +138,3 @@ def build(kind: str, name: str, *given: Any, **chosen: Any) -> Any:
     """The part itself, its options checked; `given` is what the family's contract hands to every member."""
     check_options(kind, name, chosen)
     return find(kind, name)(*given, **chosen)
-
-

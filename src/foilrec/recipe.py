@@ -55,19 +55,21 @@ class Recipe:
     sampler: Part = Part("uniform")
     loss: Part = Part("bpr")
     optimizer: Part = Part("adam")
-    train: Settings = Settings()
-    evaluate: Ranking = Ranking()
+    train: Settings = field(default_factory=Settings)
+    evaluate: Ranking = field(default_factory=Ranking)
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise BadOption(f"threads = {self.threads} must be at least 0 (0: as many as cores are free).")
         if not self.name or not self.name.isprintable():
             raise BadOption(f"name = {self.name!r} must be a text of one line: run folders are called by it.")
-        protocol = self.protocol("valid")
+        protocol, select = self.protocol("valid"), self.train.select
         measured = [f"{metric}@{k}" for metric in protocol.metrics for k in protocol.ks]
-        if self.train.select not in measured:
-            raise BadOption(f"train.select = {self.train.select!r} is not measured{did_you_mean(self.train.select, measured)}"
-                            " evaluate.metrics and evaluate.ks must name it.")
+        if select not in measured:
+            raise BadOption(
+                f"train.select = {select!r} is not measured{did_you_mean(select, measured) or '.'} "
+                "evaluate.metrics and evaluate.ks must name it."
+            )
 
     @classmethod
     def load(cls, source: str | Path, changes: Sequence[str] = ()) -> "Recipe":
@@ -77,7 +79,7 @@ class Recipe:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             near = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-            raise BadOption(f"There is no recipe {path}{did_you_mean(path.name, near)}") from error
+            raise BadOption(f"There is no recipe {path}{did_you_mean(path.name, near) or '.'}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadOption(f"{path} is no TOML file: {error}.") from error
         except OSError as error:
@@ -94,8 +96,10 @@ class Recipe:
         known = [f.name for f in fields(cls)]
         for key, value in merged.items():
             if key not in known:
-                raise BadOption(f"A recipe has no key {key!r}{did_you_mean(key, known)} It has {', '.join(known)}.")
-            default = getattr(cls, key)
+                raise BadOption(
+                    f"A recipe has no key {key!r}{did_you_mean(key, known) or '.'} It has {', '.join(known)}."
+                )
+            default = getattr(cls, key, None)
             if isinstance(default, int | str) and (type(value) is not type(default)):
                 raise BadOption(f"{key} must be {type(default).__name__}, not {value!r}.")
         made: dict[str, Any] = {key: merged[key] for key in ("name", "seed", "threads", "device") if key in merged}
@@ -208,7 +212,7 @@ def _settings(key: str, kind: type, table: Any) -> Any:
     takes = {f.name: f for f in fields(kind)}
     for name, value in table.items():
         if name not in takes:
-            raise BadOption(f"[{key}] has no key {name!r}{did_you_mean(name, takes)} It has {', '.join(takes)}.")
+            raise BadOption(f"[{key}] has no key {name!r}{did_you_mean(name, takes) or '.'} It has {', '.join(takes)}.")
         if not parts.fits(value, takes[name].type):
             raise BadOption(f"{key}.{name} must be {takes[name].type}, not {value!r}.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
@@ -232,8 +236,10 @@ def expand(value: Any) -> Any:
     def meaning(found: re.Match[str]) -> str:
         name = found[1] or found[2]
         if name not in known:
-            raise BadOption(f"The path {value!r} names the environment variable {name}, which is not set. Set it, or "
-                            "write the path out, e.g. data.path=/where/it/lies.")
+            raise BadOption(
+                f"The path {value!r} names the environment variable {name}, which is not set. Set it, or "
+                "write the path out, e.g. data.path=/where/it/lies."
+            )
         return known[name]
 
     return re.sub(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", meaning, value)

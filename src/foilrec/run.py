@@ -4,7 +4,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
@@ -15,7 +16,7 @@ import torch
 
 from foilrec import files, memory, parts
 from foilrec.core import Backbone, Data
-from foilrec.errors import BadOption, RunBroken
+from foilrec.errors import BadData, BadOption, RunBroken, some
 from foilrec.evaluation import Scores, evaluate, top_k
 from foilrec.recipe import Recipe
 from foilrec.trainer import Epoch, Objective, Trainer
@@ -72,7 +73,12 @@ class Run:
     def epochs(self) -> list[dict[str, Any]]:
         """What was noted after each epoch."""
         path = self.folder / "epochs.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            raise RunBroken(f"{path} is damaged ({error}).") from error
 
     @cached_property
     def data(self) -> Data:
@@ -83,10 +89,15 @@ class Run:
 
     def check_data(self, data: Data) -> None:
         """Raises RunBroken if the data is not the one that the run was made on."""
-        known = self.about["data"]["fingerprint"]
+        try:
+            known = self.about["data"]["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise RunBroken(f"{self.folder}/about.json is damaged: it does not name the data.") from error
         if data.fingerprint != known:
-            raise RunBroken(f"{self.folder} was made on other data: its fingerprint is {known}, that of {data.name!r} "
-                            f"now is {data.fingerprint}. Restore the data, or train into a new folder.")
+            raise RunBroken(
+                f"{self.folder} was made on other data: its fingerprint is {known}, that of {data.name!r} "
+                f"now is {data.fingerprint}. Restore the data, or train into a new folder."
+            )
 
     @cached_property
     def model(self) -> Backbone:
@@ -106,19 +117,25 @@ class Run:
     def recommend(self, users: Sequence[object] | None = None, top: int = 10) -> "pl.DataFrame":
         """The `top` items for some users (all by default): columns user, rank, item, score, title if known.
 
-        Ids are the source's own; items taken in training are left out. Users that the data does not have are named in
-        BadOption by `known_users`, which the command calls first.
+        Ids are the source's own; items taken in training are left out. BadOption names users that the data does not
+        have: `known_users` tells them apart beforehand.
         """
         import polars as pl
 
-        numbers = self.known_users(users)[0] if users is not None else list(range(self.data.n_users))
+        numbers, unknown = (list(range(self.data.n_users)), []) if users is None else self.known_users(users)
+        if unknown:
+            raise BadOption(f"{self.data.name} has no user {some(unknown)}.")
         ids, scores = top_k(self.model, torch.tensor(numbers, dtype=torch.long), top, self.data.seen)
         keep = ids >= 0
         who = torch.tensor(numbers, dtype=torch.long)[:, None].expand_as(ids)[keep].tolist()
         place = (torch.arange(ids.shape[1]) + 1).expand_as(ids)[keep].tolist()
         what = ids[keep].tolist()
-        columns = {"user": self.data.raw_users(who), "rank": place, "item": self.data.raw_items(what),
-                   "score": scores[keep].tolist()}
+        columns = {
+            "user": self.data.raw_users(who),
+            "rank": place,
+            "item": self.data.raw_items(what),
+            "score": scores[keep].tolist(),
+        }
         if self.data.titles is not None:
             columns["title"] = [self.data.titles[i] for i in what]
         return pl.DataFrame(columns)
@@ -129,9 +146,15 @@ class Run:
         return [n for _, n in found if n is not None], [raw for raw, n in found if n is None]
 
 
-def train(recipe: Recipe, out: str | Path | None = None, *, data: Data | None = None, resume: bool = False,
-          on_epoch: Callable[[Epoch], None] | None = None,
-          on_step: Callable[[int, int], None] | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    out: str | Path | None = None,
+    *,
+    data: Data | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Run:
     """Trains to the end (early stopping, or the last epoch), scores the test set once, and gives the finished run.
 
     out: the run folder, runs/NAME-DIGEST-sSEED by default. resume: go on bit for bit where the folder's checkpoint
@@ -139,9 +162,10 @@ def train(recipe: Recipe, out: str | Path | None = None, *, data: Data | None = 
     """
     folder = Path(out) if out is not None else default_folder(recipe)
     session = Session(recipe, folder, data, resume=resume, on_step=on_step)
-    for epoch in session.epochs():
-        if on_epoch is not None:
-            on_epoch(epoch)
+    with closing(session.epochs()) as epochs:
+        for epoch in epochs:
+            if on_epoch is not None:
+                on_epoch(epoch)
     return session.finish()
 
 
@@ -151,10 +175,17 @@ def default_folder(recipe: Recipe) -> Path:
 
 
 class Session:
-    """One stretch of training in a run folder: from the start, or from its checkpoint, to the end or an interruption."""
+    """One stretch of training in a run folder: from the start or a checkpoint, to the end or an interruption."""
 
-    def __init__(self, recipe: Recipe, folder: Path, data: Data | None = None, *, resume: bool = False,
-                 on_step: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        data: Data | None = None,
+        *,
+        resume: bool = False,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.folder, self.recipe = folder, recipe
         old = _existing(folder, recipe, resume=resume)
         memory.keep_large_blocks()
@@ -176,7 +207,7 @@ class Session:
         files.write_json(self.folder / "about.json", about(self.recipe, self.data))
         files.write_text(self.folder / "recipe.toml", self.recipe.to_toml())
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self) -> Generator[Epoch, None, None]:
         """Trains, noting each epoch and saving a checkpoint every so often; an interruption saves the last epoch."""
         if self.already:
             return
@@ -195,9 +226,9 @@ class Session:
 
     def _save(self, state: dict[str, Any]) -> None:
         done = state["progress"]["epoch"]
-        files.save_tree(self.folder / "last.safetensors", state)
         text = "".join(json.dumps(line) + "\n" for line in self._lines[:done])
-        files.write_text(self.folder / "epochs.jsonl", text)
+        files.write_text(self.folder / "epochs.jsonl", text)  # first: too many lines do no harm, missing ones would
+        files.save_tree(self.folder / "last.safetensors", state)
         self._saved, self._saved_at = done, time.monotonic()
 
     def finish(self) -> Run:
@@ -211,18 +242,28 @@ class Session:
         with files.written_whole(self.folder / "users.parquet") as draft:
             scores.to_frame(self.data).write_parquet(draft)
         valid = next(line["valid"] for line in self._lines if line["epoch"] == progress.best_epoch)
-        files.write_json(self.folder / "scores.json", {
-            "test": scores.means, "valid": valid, "best_epoch": progress.best_epoch, "epochs": progress.epoch,
-            "users": len(scores.users), "protocol": self.recipe.protocol("test").as_dict(),
-            "protocol_hash": self.recipe.protocol("test").hash,
-            "cpu_seconds": sum(line["cpu_seconds"] for line in self._lines),
-            "wall_seconds": sum(line["wall_seconds"] for line in self._lines)})
+        files.write_json(
+            self.folder / "scores.json",
+            {
+                "test": scores.means,
+                "valid": valid,
+                "best_epoch": progress.best_epoch,
+                "epochs": progress.epoch,
+                "users": len(scores.users),
+                "protocol": self.recipe.protocol("test").as_dict(),
+                "protocol_hash": self.recipe.protocol("test").hash,
+                "cpu_seconds": sum(line["cpu_seconds"] for line in self._lines),
+                "wall_seconds": sum(line["wall_seconds"] for line in self._lines),
+            },
+        )
         (self.folder / "last.safetensors").unlink(missing_ok=True)
         return Run(self.folder)
 
 
 def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
     """The run that the folder already holds, if it may be gone on with."""
+    if folder.exists() and not folder.is_dir():
+        raise BadOption(f"{folder} is a file: choose a folder with --out.")
     if not (folder / "recipe.toml").is_file():
         if folder.exists() and any(folder.iterdir()) and not (folder / "about.json").is_file():
             raise BadOption(f"{folder} exists and is no run folder: choose another with --out.")
@@ -231,8 +272,9 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
         raise BadOption(f"{folder} already holds a run: go on with --resume, or choose another folder with --out.")
     old = Run(folder)
     if old.recipe.digest != recipe.digest:
-        raise RunBroken(f"{folder} was started with another recipe: compare its recipe.toml, or choose another folder "
-                        "with --out.")
+        raise RunBroken(
+            f"{folder} was started with another recipe: compare its recipe.toml, or choose another folder with --out."
+        )
     return old
 
 
@@ -240,13 +282,30 @@ def _trainer(recipe: Recipe, data: Data, on_step: Callable[[int, int], None] | N
     for phase in ("train", "valid", "test"):
         if not len(getattr(data, phase)):
             raise BadOption(f"{data.name} has no {phase} rows: choose a split, such as data.split=random.")
+    full = (data.seen.counts >= data.n_items).nonzero().squeeze(1).tolist()
+    if full:
+        raise BadData(
+            f"{data.name} leaves no negative for user {some(data.raw_users(full))}: all {data.n_items} items were "
+            "taken in training. Drop such users, or add items."
+        )
     model, sampler, loss = recipe.build(data)
-    objective = Objective(model, sampler, loss).to(recipe.device)
+    objective = Objective(model, sampler, loss).to(_device(recipe.device))
     groups = [{"params": list(part.parameters())} for part in (model, sampler) if any(True for _ in part.parameters())]
     optimizer = parts.build("optimizer", recipe.optimizer.name, groups, **recipe.optimizer.options)
     if getattr(optimizer, "wants_rows", False):
         model.use_row_gradients()
     return Trainer(objective, optimizer, recipe.train, recipe.protocol("valid"), seed=recipe.seed, on_step=on_step)
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name, tried out: torch says in many ways that it has no such device."""
+    try:
+        return torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadOption(
+            f"device = {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): take cpu, "
+            "or cuda where torch finds a GPU."
+        ) from error
 
 
 def _line(epoch: Epoch) -> dict[str, Any]:
@@ -257,11 +316,21 @@ def _line(epoch: Epoch) -> dict[str, Any]:
 def about(recipe: Recipe, data: Data) -> dict[str, Any]:
     """What a result depends on besides the recipe: versions, threads, and the data's content."""
     libraries = {name: version(name) for name in ("foilrec", "torch", "numpy")}
-    return {"versions": {**libraries, "python": platform.python_version()}, "machine": platform.machine(),
-            "threads": torch.get_num_threads(), "protocol": recipe.protocol("test").as_dict(),
-            "data": {"name": data.name, "fingerprint": data.fingerprint, "split": data.split, "users": data.n_users,
-                     "items": data.n_items, "notes": list(data.notes),
-                     "surrogate": [name for name, f in data.features.items() if f.surrogate]}}
+    return {
+        "versions": {**libraries, "python": platform.python_version()},
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "protocol": recipe.protocol("test").as_dict(),
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "split": data.split,
+            "users": data.n_users,
+            "items": data.n_items,
+            "notes": list(data.notes),
+            "surrogate": [name for name, f in data.features.items() if f.surrogate],
+        },
+    }
 
 
 def free_cores() -> int:

@@ -78,8 +78,9 @@ class Objective(nn.Module):
         negative = score(query, negatives.look_up(self.model, tables))
         ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
         self.sampler.feedback(batch, negatives, negative.detach())
-        total: Tensor = (ranking + self.model.own_loss(tables, batch, negatives)
-                         + self.sampler.own_loss(tables, batch, query))
+        total: Tensor = (
+            ranking + self.model.own_loss(tables, batch, negatives) + self.sampler.own_loss(tables, batch, query)
+        )
         return total
 
 
@@ -90,8 +91,16 @@ class Trainer:
     best() the weights of the best epoch so far.
     """
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, settings: Settings, protocol: Protocol,
-                 *, seed: int = 0, on_step: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        settings: Settings,
+        protocol: Protocol,
+        *,
+        seed: int = 0,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.objective, self.optimizer, self.settings = objective, optimizer, settings
         self.protocol, self.seed, self.on_step = protocol, seed, on_step
         self.progress = Progress()
@@ -123,15 +132,17 @@ class Trainer:
                 self.on_step(step, steps)
         mean = float(total) / len(data.train)
         if mean != mean or abs(mean) == float("inf"):
-            raise RunBroken(f"The loss became {mean} in epoch {number}: lower optimizer.lr, or look at the features "
-                            "with `foilrec data validate`.")
+            raise RunBroken(
+                f"The loss became {mean} in epoch {number}: lower optimizer.lr, or look at the features "
+                "with `foilrec data validate`."
+            )
         return mean
 
     def _step(self, batch: Batch) -> Tensor:
         def closure() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
             loss: Tensor = self.objective(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss.detach()
 
         return self.optimizer.step(closure)  # type: ignore[return-value, arg-type]
@@ -157,8 +168,12 @@ class Trainer:
     def state(self) -> State:
         """Weights, moments, sampler, stopping state: a tree of tensors and plain values. The seed and the epoch
         number stand for every random stream."""
-        return {"objective": copy(self.objective.state_dict()), "best": self._best,
-                "optimizer": copy(self.optimizer.state_dict()), "progress": asdict(self.progress)}
+        return {
+            "objective": copy(self.objective.state_dict()),
+            "best": self._best,
+            "optimizer": copy(self.optimizer.state_dict()),
+            "progress": asdict(self.progress),
+        }
 
     def load_state(self, state: State) -> None:
         """Goes back to where state() was taken."""

@@ -17,8 +17,9 @@ class BPRMF(Backbone):
     catalogue.
     """
 
-    def __init__(self, data: Data, *, dim: int = 64, emb_reg: float = 0.0, l2_reg: float = 0.0,
-                 init: Init = "normal") -> None:
+    def __init__(
+        self, data: Data, *, dim: int = 64, emb_reg: float = 0.0, l2_reg: float = 0.0, init: Init = "normal"
+    ) -> None:
         super().__init__(data)
         self.users, self.items = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.emb_reg, self.l2_reg = emb_reg, l2_reg

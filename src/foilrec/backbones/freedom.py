@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, softplus
+from torch.nn.functional import embedding, linear, softplus
 
 from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.graphs import (Graph, interaction_graph, inverse_root_degrees, nearest_rows, neighbour_mean,
-                            weighted_subset)
+from foilrec.graphs import Graph, interaction_graph, inverse_root_degrees, nearest_rows, neighbour_mean, weighted_subset
 
 
 class FREEDOM(Backbone):
@@ -29,9 +28,22 @@ class FREEDOM(Backbone):
     init: "xavier" as published, or "normal".
     """
 
-    def __init__(self, data: Data, *, dim: int = 64, layers: int = 2, hops: int = 1, neighbours: int = 10,
-                 prune: float = 0.8, shares: Mapping[str, float] | None = None, head_weight: float = 0.0,
-                 train_features: bool = False, init: Init = "xavier") -> None:
+    odds: Tensor
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        dim: int = 64,
+        layers: int = 2,
+        hops: int = 1,
+        neighbours: int = 10,
+        prune: float = 0.8,
+        shares: Mapping[str, float] | None = None,
+        head_weight: float = 0.0,
+        train_features: bool = False,
+        init: Init = "xavier",
+    ) -> None:
         super().__init__(data)
         if not 0 <= prune < 1:
             raise BadOption(f"freedom: prune = {prune} must be at least 0 and below 1: the share of edges to drop.")
@@ -47,8 +59,10 @@ class FREEDOM(Backbone):
 
     def _add_heads(self, dim: int, train_features: bool) -> None:
         if not self.data.features:
-            raise PartsDoNotFit("freedom with head_weight above 0 projects item features, and this data set has none: "
-                                "set head_weight = 0.")
+            raise PartsDoNotFit(
+                "freedom with head_weight above 0 projects item features, and this data set has none: "
+                "set head_weight = 0."
+            )
         for name, modality in self.data.features.items():
             self.heads[name] = nn.Linear(modality.dim, dim)
             if train_features:
@@ -92,7 +106,7 @@ class FREEDOM(Backbone):
         """h_u . (W F_n - W F_p) = (W^T h_u) . (F_n - F_p): the bias cancels."""
         both = torch.cat([positives[:, None], ids], 1)
         if ids.shape[1] == 1:  # one difference a row is less work than two projections
-            gap = (query * (self._differences(name, ids[:, 0], positives) @ self.heads[name].weight.T)).sum(1)[:, None]
+            gap = (query * linear(self._differences(name, ids[:, 0], positives), self._weight(name))).sum(1)[:, None]
         else:
             distinct, place = both.unique(return_inverse=True)
             projected = self.heads[name](self._rows(name, distinct))
@@ -101,6 +115,10 @@ class FREEDOM(Backbone):
         has = self.data.features[name].has(both)
         usable = (has[:, :1] & has[:, 1:]).float()
         return (softplus(gap) * usable).mean(1).sum() / len(query)
+
+    def _weight(self, name: str) -> Tensor:
+        weight: Tensor = self.heads[name].weight  # type: ignore[assignment]
+        return weight
 
     def _differences(self, name: str, plus: Tensor, minus: Tensor) -> Tensor:
         if name in self.content:
@@ -117,15 +135,18 @@ def look_alikes(data: Data, k: int, shares: Mapping[str, float] | None) -> Graph
     """S: the share-weighted mean over each item's k nearest in every modality it has, as one graph [I, I]."""
     names = sorted({*data.features, *data.neighbours})
     if not names:
-        raise PartsDoNotFit("freedom needs item features or ready-made neighbours, and this data set has neither: take "
-                            "lightgcn.")
+        raise PartsDoNotFit(
+            "freedom needs item features or ready-made neighbours, and this data set has neither: take lightgcn."
+        )
     by_name = _shares(names, shares)
     names = [name for name in names if by_name[name] > 0]
     present = torch.stack([_present(data, name) for name in names])
     mix = present * torch.tensor([by_name[name] for name in names])[:, None]
     mix = torch.where(present.any(0), mix / mix.sum(0).clamp(min=1e-12), 1 / len(names))
-    parts = [neighbour_mean(_nearest(data, name, k, here), share)
-             for name, here, share in zip(names, present, mix, strict=True)]
+    parts = [
+        neighbour_mean(_nearest(data, name, k, here), share)
+        for name, here, share in zip(names, present, mix, strict=True)
+    ]
     rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
     return Graph(rows, columns, values, (data.n_items, data.n_items))
 
@@ -135,8 +156,10 @@ def _shares(names: list[str], shares: Mapping[str, float] | None) -> dict[str, f
         return {"image": 0.1, "text": 0.9} if names == ["image", "text"] else dict.fromkeys(names, 1 / len(names))
     unknown = [name for name in shares if name not in names]
     if unknown or not sum(shares.values()) > 0:
-        raise BadOption(f"freedom: shares = {dict(shares)} must name modalities of the data, which has "
-                        f"{', '.join(names)}, and be positive in sum.")
+        raise BadOption(
+            f"freedom: shares = {dict(shares)} must name modalities of the data, which has "
+            f"{', '.join(names)}, and be positive in sum."
+        )
     return {name: shares.get(name, 0.0) for name in names}
 
 

@@ -19,8 +19,17 @@ class LightGCN(Backbone):
     keep_layers: fill Tables.layers with each layer's items, for samplers that mix layers (costs a product more each).
     """
 
-    def __init__(self, data: Data, *, dim: int = 64, layers: int = 2, emb_reg: float = 0.0, l2_reg: float = 0.0,
-                 init: Init = "normal", keep_layers: bool = False) -> None:
+    def __init__(
+        self,
+        data: Data,
+        *,
+        dim: int = 64,
+        layers: int = 2,
+        emb_reg: float = 0.0,
+        l2_reg: float = 0.0,
+        init: Init = "normal",
+        keep_layers: bool = False,
+    ) -> None:
         super().__init__(data)
         self.users, self.items = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.emb_reg, self.l2_reg, self.keep_layers = layers, emb_reg, l2_reg, keep_layers

@@ -41,8 +41,16 @@ class VBPR(Backbone):
     positives and negatives (MMRec: emb_reg 1e-5 .. 2). init: "xavier" as in MMRec, or "normal".
     """
 
-    def __init__(self, data: Data, *, dim: int = 64, modalities: tuple[str, ...] = (), emb_reg: float = 0.0,
-                 l2_reg: float = 0.0, init: Init = "xavier") -> None:
+    def __init__(
+        self,
+        data: Data,
+        *,
+        dim: int = 64,
+        modalities: tuple[str, ...] = (),
+        emb_reg: float = 0.0,
+        l2_reg: float = 0.0,
+        init: Init = "xavier",
+    ) -> None:
         super().__init__(data)
         self.modalities = tuple(modalities) or tuple(data.features)
         if not self.modalities:

@@ -16,15 +16,19 @@ app = typer.Typer(
     help="Recommenders trained with negatives that are generated, of controlled difficulty, and fitted to the user.",
 )
 app.add_typer(data.app, name="data")
-for command in (work.demo, work.train, work.evaluate, work.recommend):
-    app.command()(command)
-for command in (shelf.list_parts, shelf.show, shelf.check):
-    app.command("list" if command is shelf.list_parts else None)(command)
+app.command()(work.demo)
+app.command()(work.train)
+app.command()(work.evaluate)
+app.command()(work.recommend)
+app.command("list")(shelf.list_parts)
+app.command()(shelf.show)
+app.command()(shelf.check)
 
 
 @app.callback(invoke_without_command=True)
-def _options(show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False
-             ) -> None:
+def _options(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     if show_version:
         typer.echo(version("foilrec"))
         raise typer.Exit

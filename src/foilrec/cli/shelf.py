@@ -8,8 +8,9 @@ import typer
 from foilrec.errors import NoSuchPart, did_you_mean
 
 
-def list_parts(family: Annotated[str, typer.Argument(help="backbones, samplers, losses, datasets or optimizers")] = ""
-               ) -> None:
+def list_parts(
+    family: Annotated[str, typer.Argument(help="backbones, samplers, losses, datasets or optimizers")] = "",
+) -> None:
     """The parts of a family, one name a line; without a family, all of them as family/name."""
     from foilrec import parts
 
@@ -18,8 +19,10 @@ def list_parts(family: Annotated[str, typer.Argument(help="backbones, samplers, 
             typer.echo(name if family else f"{kind}/{name}")
 
 
-def show(family: Annotated[str, typer.Argument(help="sampler, backbone, ...")],
-         name: Annotated[str, typer.Argument(help="a name that `foilrec list` shows, or module:Class")]) -> None:
+def show(
+    family: Annotated[str, typer.Argument(help="sampler, backbone, ...")],
+    name: Annotated[str, typer.Argument(help="a name that `foilrec list` shows, or module:Class")],
+) -> None:
     """What a part does: its docstring, its options with defaults, and the shapes it works on."""
     from foilrec import parts
 
@@ -34,7 +37,9 @@ def show(family: Annotated[str, typer.Argument(help="sampler, backbone, ...")],
         typer.echo(f"\n{method}{inspect.signature(getattr(part, method))}\n  {doc}")
 
 
-def check(what: Annotated[str, typer.Argument(help="nothing for all, FAMILY, FAMILY/NAME, or module:Class")] = "") -> None:
+def check(
+    what: Annotated[str, typer.Argument(help="nothing for all, FAMILY, FAMILY/NAME, or module:Class")] = "",
+) -> None:
     """Runs the contract checks on parts, yours or ours; exit code 1 if one fails."""
     from foilrec import contracts, parts
 
@@ -57,7 +62,7 @@ def _wanted(what: str) -> list[tuple[str, str]]:
     kind, _, name = what.partition("/")
     kinds = [parts.family(kind)] if kind else list(parts.FAMILIES)
     if name and name not in parts.names(kinds[0]):
-        raise NoSuchPart(f"There is no {kinds[0]} {name!r}{did_you_mean(name, parts.names(kinds[0]))}")
+        raise NoSuchPart(f"There is no {kinds[0]} {name!r}{did_you_mean(name, parts.names(kinds[0])) or '.'}")
     return [(k, n) for k in kinds for n in ([name] if name else parts.names(k))]
 
 
@@ -73,5 +78,7 @@ def _is(kind: str, what: str) -> bool:
 
 
 def _none(what: str) -> tuple[str, str]:
-    raise NoSuchPart(f"{what!r} is no part: derive it from Backbone, Sampler, Loss or Reader of foilrec.core, or from "
-                     "torch.optim.Optimizer.")
+    raise NoSuchPart(
+        f"{what!r} is no part: derive it from Backbone, Sampler, Loss or Reader of foilrec.core, or from "
+        "torch.optim.Optimizer."
+    )

@@ -1,5 +1,6 @@
 """Commands that train and put to use: demo, train, evaluate, recommend."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,23 +8,29 @@ import typer
 
 from foilrec.errors import BadOption, some
 
-Changes = Annotated[list[str] | None, typer.Argument(help="changes to the recipe, such as sampler.name=dns seed=3",
-                                                     metavar="[KEY=VALUE]...")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(help="changes to the recipe, such as sampler.name=dns seed=3", metavar="[KEY=VALUE]..."),
+]
 
 
-def demo(out: Annotated[Path | None, typer.Option(help="where the runs go [default: a temporary folder]")] = None,
-         seed: Annotated[int, typer.Option(help="seed of both runs")] = 0) -> None:
+def demo(
+    out: Annotated[Path | None, typer.Option(help="where the runs go [default: a temporary folder]")] = None,
+    seed: Annotated[int, typer.Option(help="seed of both runs")] = 0,
+) -> None:
     """Trains one recommender on the synthetic shop twice, with uniform and with harder negatives, and compares them."""
     from foilrec.demonstration import demonstrate
 
     demonstrate(out, seed)
 
 
-def train(recipe: Annotated[Path, typer.Argument(help="a TOML file; recipes/ has many")],
-          changes: Changes = None,
-          out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/NAME-DIGEST-sSEED]")] = None,
-          resume: Annotated[bool, typer.Option("--resume", help="go on where the folder's checkpoint stands")] = False,
-          quiet: Annotated[bool, typer.Option("--quiet", help="only the result")] = False) -> None:
+def train(
+    recipe: Annotated[Path, typer.Argument(help="a TOML file; recipes/ has many")],
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/NAME-DIGEST-sSEED]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the folder's checkpoint stands")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="only the result")] = False,
+) -> None:
     """Trains a recipe to the end, scores the test set once, and leaves a run folder."""
     from foilrec.cli.progress import shown
     from foilrec.recipe import Recipe
@@ -37,9 +44,9 @@ def train(recipe: Annotated[Path, typer.Argument(help="a TOML file; recipes/ has
             run = run_to_the_end(chosen, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)
     except KeyboardInterrupt:
         saved = (folder / "last.safetensors").is_file()
-        typer.echo(f"\nInterrupted. The last finished epoch is saved in {folder}; go on with:\n  foilrec train {recipe} "
-                   f"{' '.join(changes or ())} --out {folder} --resume" if saved else
-                   "\nInterrupted before the first epoch was finished: nothing to go on from.", err=True)
+        where = f"The last finished epoch is saved in {folder}" if saved else "No epoch was finished"
+        again = shlex.join(["foilrec", "train", str(recipe), *(changes or ()), "--out", str(folder), "--resume"])
+        typer.echo(f"\nInterrupted. {where}; go on with:\n  {again}", err=True)
         raise typer.Exit(130) from None
     typer.echo(result(run.scores["test"], run.scores["best_epoch"]))
     typer.echo(str(run.folder))
@@ -51,9 +58,11 @@ def result(means: dict[str, float], epoch: int) -> str:
     return f"test, from epoch {epoch}: " + "  ".join(f"{name} {means[name]:.4f}" for name in names)
 
 
-def evaluate(run: Annotated[Path, typer.Argument(help="a run folder")],
-             split: Annotated[str, typer.Option(help="test or valid")] = "test",
-             as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False) -> None:
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    split: Annotated[str, typer.Option(help="test or valid")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:
     """Scores the best weights of a run again, by the protocol of its recipe."""
     import json
 
@@ -68,11 +77,12 @@ def evaluate(run: Annotated[Path, typer.Argument(help="a run folder")],
         typer.echo(f"  {name:<16} {value:.6f}")
 
 
-def recommend(run: Annotated[Path, typer.Argument(help="a run folder")],
-              users: Annotated[str, typer.Option(help="raw ids with commas between, @FILE with one a line, or all")] = "all",
-              top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
-              out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl [default: the terminal]")] = None
-              ) -> None:
+def recommend(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    users: Annotated[str, typer.Option(help="raw ids with commas between, @FILE with one a line, or all")] = "all",
+    top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
+    out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl [default: the terminal]")] = None,
+) -> None:
     """The best items for some users, in the source's own ids; what they took in training is left out."""
     from foilrec import run as runs
     from foilrec.files import written_whole
@@ -83,9 +93,9 @@ def recommend(run: Annotated[Path, typer.Argument(help="a run folder")],
     loaded = runs.Run(run)
     asked = None if users == "all" else _ids(users)
     unknown = [] if asked is None else loaded.known_users(asked)[1]
-    if asked is not None and len(unknown) == len(asked):
+    if asked and len(unknown) == len(asked):
         raise BadOption(f"The training data has none of the users {some(unknown)}.")
-    table = loaded.recommend(asked, top)
+    table = loaded.recommend(None if asked is None else [user for user in asked if user not in unknown], top)
     if out is None:
         typer.echo(table.write_csv(separator="\t"), nl=False)
     else:
@@ -98,9 +108,13 @@ def recommend(run: Annotated[Path, typer.Argument(help="a run folder")],
 
 
 def _ids(text: str) -> list[str]:
-    if not text.startswith("@"):
-        return [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return Path(text[1:]).read_text(encoding="utf-8").split()
+        parts = Path(text[1:]).read_text(encoding="utf-8").splitlines() if text.startswith("@") else text.split(",")
     except FileNotFoundError as error:
         raise BadOption(f"--users {text}: there is no file {text[1:]}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"--users {text}: {text[1:]} cannot be read as text ({error}).") from error
+    ids = [part.strip() for part in parts if part.strip()]
+    if not ids:
+        raise BadOption(f"--users {text!r} names no user.")
+    return ids

@@ -21,8 +21,9 @@ class LazyAdam(torch.optim.Optimizer):
 
     wants_rows = True
 
-    def __init__(self, params: Iterable[Any], *, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999,
-                 eps: float = 1e-8) -> None:
+    def __init__(
+        self, params: Iterable[Any], *, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ) -> None:
         super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps})
 
     @overload
@@ -51,5 +52,14 @@ class LazyAdam(torch.optim.Optimizer):
         rows, values = None, gradient
         if gradient.is_sparse:
             rows, values = kernels.sum_rows(gradient._indices()[0], gradient._values(), len(parameter))
-        kernels.adam_rows(rows, values, parameter, state["exp_avg"], state["exp_avg_sq"], step=state["step"],
-                          lr=group["lr"], betas=(group["beta1"], group["beta2"]), eps=group["eps"])
+        kernels.adam_rows(
+            rows,
+            values,
+            parameter,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            step=state["step"],
+            lr=group["lr"],
+            betas=(group["beta1"], group["beta2"]),
+            eps=group["eps"],
+        )

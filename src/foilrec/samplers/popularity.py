@@ -20,6 +20,8 @@ class Popularity(Sampler):
     """
 
     log_q_is = "exact"
+    cumulative: Tensor
+    before: Tensor
 
     def __init__(self, data: Data, *, count: int = 1, power: float = 0.75, smoothing: float = 1.0) -> None:
         super().__init__(data)
