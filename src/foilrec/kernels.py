@@ -290,7 +290,8 @@ def _sorted_places(row: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> n
         return early
     place = np.empty(len(row), np.int64)
     place[np.argsort(-row, kind="stable")] = np.arange(len(row))
-    return place[wanted]
+    found: np.ndarray[Any, Any] = place[wanted]
+    return found
 
 
 def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:

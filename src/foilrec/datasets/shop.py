@@ -17,6 +17,7 @@ from foilrec.world.tastes import Tastes
 from foilrec.world.visits import Visits
 
 _LAZY_ABOVE = 20_000  # items; with more, features are computed when they are asked for
+_HASHED_BELOW = 200_000  # items; with more, the options stand for the features in the fingerprint
 
 
 class Shop(Reader):
@@ -97,7 +98,7 @@ class Shop(Reader):
             return catalogue.features(modality, items) * present[items, None]
 
         told = (modality, self.items, self.seed, self.noise, self.no_picture)
-        rows = Rows(self.items, WIDTH, make, digest=repr(told).encode())
+        rows = Rows(self.items, WIDTH, make, digest=repr(told).encode() if self.items > _HASHED_BELOW else b"")
         known: Array = np.asarray(rows) if self.items <= _LAZY_ABOVE else rows  # type: ignore[assignment]
         return Features(known, None if present.all() else torch.from_numpy(present))
 
