@@ -1,4 +1,4 @@
-"""The demo: the same recommender on the synthetic shop with two samplers, and what each of them drew."""
+"""The demo: the same recommender on the synthetic shop with negatives of three hardnesses, and how false they are."""
 
 import tempfile
 from pathlib import Path
@@ -12,11 +12,15 @@ from foilrec.core import Data
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 
-SAMPLERS = {"uniform": "sampler.name=uniform", "dns": "sampler.name=dns"}
+SAMPLERS = {
+    "uniform": ("sampler.name=uniform",),
+    "dns, pool 4": ("sampler.name=dns", "sampler.pool=4"),
+    "dns, pool 32": ("sampler.name=dns", "sampler.pool=32"),
+}
 
 
 def demonstrate(out: Path | None = None, seed: int = 0) -> None:
-    """Trains LightGCN on the shop with uniform and with dns negatives, and prints scores and recommendations."""
+    """Trains LightGCN on the shop with easy, harder and very hard negatives, and prints scores and recommendations."""
     console = Console()
     folder = out or Path(tempfile.mkdtemp(prefix="foilrec-demo-"))
     recipe = Recipe.from_tree(
@@ -30,13 +34,19 @@ def demonstrate(out: Path | None = None, seed: int = 0) -> None:
     data = recipe.read()
     console.print(f"The shop: {data.n_users} users, {data.n_items} items, {len(data.train)} training interactions.")
     runs = {}
-    for name, change in SAMPLERS.items():
+    for name, changes in SAMPLERS.items():
         console.print(f"Training LightGCN with {name} negatives ...")
-        chosen = recipe.with_changes(change)
+        chosen = recipe.with_changes(*changes)
         with shown(chosen, quiet=not console.is_terminal) as (on_epoch, on_step):
-            runs[name] = train(chosen, folder / f"{name}-s{seed}", data=data, on_epoch=on_epoch, on_step=on_step)
+            runs[name] = train(
+                chosen,
+                folder / f"{name.replace(', ', '-').replace(' ', '')}-s{seed}",
+                data=data,
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
     console.print(_comparison(runs, data))
-    console.print(_example(runs["dns"], data))
+    console.print(_example(max(runs.values(), key=lambda run: run.scores["valid"]["recall@20"]), data))
     console.print(f"The runs lie in {folder}. Next: foilrec list samplers, foilrec show sampler dns.")
 
 

@@ -16,9 +16,9 @@ Changes = Annotated[
 
 def demo(
     out: Annotated[Path | None, typer.Option(help="where the runs go [default: a temporary folder]")] = None,
-    seed: Annotated[int, typer.Option(help="seed of both runs")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the runs")] = 0,
 ) -> None:
-    """Trains one recommender on the synthetic shop twice, with uniform and with harder negatives, and compares them."""
+    """Trains a recommender on the synthetic shop with negatives of three hardnesses, and compares them."""
     from foilrec.demonstration import demonstrate
 
     demonstrate(out, seed)
