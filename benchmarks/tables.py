@@ -23,13 +23,14 @@ PUBLISHED = {
 }
 HEAD = """# Results
 
-Test scores of stored runs, written by `make tables`: the mean over seeds, and the standard deviation between them. Settings were
-chosen on validation; the test set was scored once by each run, from the epoch that was best on validation. Training items are hidden
-from the ranking, validation items are not (MMRec's rule). «Paper» is Recall@20 as published-code runs report it on MMRec's own draw
-of the split, which cannot be had: the labels used here are another draw of the same rule. On Baby the item graphs are built from the
-official features' own neighbours; no feature values are used.
+Test scores of stored runs, written by `make tables`: the mean over seeds, and the standard deviation between them.
+Settings were chosen on validation; the test set was scored once by each run, from the epoch that was best on validation.
+Training items are hidden from the ranking, validation items are not (MMRec's rule). «Paper» is Recall@20 as
+published-code runs report it on MMRec's own draw of the split, which cannot be had: the labels used here are another
+draw of the same rule. On Baby the item graphs are built from the official features' own neighbours; no feature values
+are used.
 
-| recipe | data | seeds | Recall@10 | Recall@20 | NDCG@10 | NDCG@20 | paper, R@20 | epochs | CPU s a run |
+| recipe | data | seeds | R@10 | R@20 | NDCG@10 | NDCG@20 | paper, R@20 | epochs | CPU s a run |
 |---|---|---|---|---|---|---|---|---|---|
 """
 

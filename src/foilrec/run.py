@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
+FILES = (
+    "recipe.toml",
+    "about.json",
+    "epochs.jsonl",
+    "last.safetensors",
+    "best.safetensors",
+    "users.parquet",
+    "scores.json",
+)
 
 
 class Run:
@@ -194,6 +203,8 @@ class Session:
         self.already = old if old is not None and old.finished else None
         if old is not None:
             old.check_data(self.data)
+        for name in FILES:
+            files.sweep(folder / name)
         self.trainer = _trainer(recipe, self.data, on_step)
         self._saved, self._saved_at = -1, time.monotonic()
         if old is not None and (folder / "last.safetensors").is_file() and not old.finished:
@@ -202,6 +213,11 @@ class Session:
         elif old is None:
             self._open()
         self._lines = Run(folder).epochs()[: self.trainer.progress.epoch]
+        if len(self._lines) < self.trainer.progress.epoch:
+            raise RunBroken(
+                f"{folder}/epochs.jsonl lacks epochs that last.safetensors counts: put it back from a copy, or "
+                "train again into a new folder."
+            )
 
     def _open(self) -> None:
         files.write_json(self.folder / "about.json", about(self.recipe, self.data))
@@ -265,7 +281,7 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
     if folder.exists() and not folder.is_dir():
         raise BadOption(f"{folder} is a file: choose a folder with --out.")
     if not (folder / "recipe.toml").is_file():
-        if folder.exists() and any(folder.iterdir()) and not (folder / "about.json").is_file():
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()) and not (folder / "about.json").is_file():
             raise BadOption(f"{folder} exists and is no run folder: choose another with --out.")
         return None
     if not resume:

@@ -32,7 +32,7 @@ LOG_Q = -torch.rand(B, K, generator=torch.Generator().manual_seed(2), dtype=torc
 
 def slow_bpr(positive: Tensor, negative: Tensor, weights: Tensor | None, mask: Tensor | None) -> float:
     """-log sigmoid of each gap: mean over what is left of a row, then over rows."""
-    rows = []
+    rows, positive, negative = [], positive.detach(), negative.detach()
     for b in range(len(positive)):
         left = [k for k in range(negative.shape[1]) if mask is None or mask[b, k]]
         terms = [-math.log(1 / (1 + math.exp(float(negative[b, k] - positive[b])))) for k in left]
@@ -67,7 +67,7 @@ def slow_softmax(
     mask: Tensor | None,
 ) -> float:
     """-log of e^(s+/t) / (e^(s+/t) + sum_k w_k e^(s_k/t) / (K q_k)), mean over rows."""
-    rows, k_all = [], negative.shape[1]
+    rows, k_all, positive, negative = [], negative.shape[1], positive.detach(), negative.detach()
     for b in range(len(positive)):
         mine = math.exp(float(positive[b]) / temperature)
         total = mine

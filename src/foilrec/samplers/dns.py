@@ -20,7 +20,7 @@ class DNS(Sampler):
 
     def __init__(self, data: Data, *, pool: int = 16, top: int = 1, count: int | None = None) -> None:
         super().__init__(data)
-        if not 1 <= (count or 1) <= top <= pool:
+        if not 1 <= (1 if count is None else count) <= top <= pool:
             raise BadOption(f"dns: count = {count}, top = {top}, pool = {pool} must rise in this order, from 1.")
         self.pool, self.top, self.count = pool, top, count
 
