@@ -58,13 +58,18 @@ class SeenIndex:
         self.starts = torch.from_numpy(np.searchsorted(keys, bounds).astype(np.int64))
         keys %= n_items
         self.items = torch.from_numpy(keys.astype(np.int32))
+        self._elsewhere: SeenIndex | None = None
 
-    def to(self, device: torch.device | str) -> "SeenIndex":
-        """The same index on another device."""
-        moved = object.__new__(SeenIndex)
-        moved.n_users, moved.n_items = self.n_users, self.n_items
-        moved.starts, moved.items = self.starts.to(device), self.items.to(device)
-        return moved
+    def on(self, device: torch.device) -> "SeenIndex":
+        """The same index on the device of a question; copied there once."""
+        if device == self.starts.device:
+            return self
+        if self._elsewhere is None or self._elsewhere.starts.device != device:
+            moved = object.__new__(SeenIndex)
+            moved.n_users, moved.n_items, moved._elsewhere = self.n_users, self.n_items, None
+            moved.starts, moved.items = self.starts.to(device), self.items.to(device)
+            self._elsewhere = moved
+        return self._elsewhere
 
     @property
     def counts(self) -> Tensor:
@@ -77,16 +82,19 @@ class SeenIndex:
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether users [B] have taken items [B, K]: bool [B, K]."""
-        return kernels.contains(self.starts, self.items, users, items)
+        here = self.on(users.device)
+        return kernels.contains(here.starts, here.items, users, items)
 
     def unseen(self, users: Tensor, rows: Tensor, count: int, key: int) -> Tensor:
         """Uniform independent draws [B, count] of items that users [B] have not taken, a function of (key, rows)."""
         self.need_unseen(users)
-        return kernels.unseen(self.starts, self.items, users, rows, key, count, self.n_items)
+        here = self.on(users.device)
+        return kernels.unseen(here.starts, here.items, users, rows, key, count, self.n_items)
 
     def need_unseen(self, users: Tensor) -> None:
         """Raises BadData if one of the users has taken every item, so that no negative exists."""
-        full = self.starts[users + 1] - self.starts[users] >= self.n_items
+        starts = self.on(users.device).starts
+        full = starts[users + 1] - starts[users] >= self.n_items
         if full.any():
             who = some(users[full].unique().tolist())
             raise BadData(
@@ -96,11 +104,17 @@ class SeenIndex:
 
     def hide(self, scores: Tensor, users: Tensor) -> None:
         """Sets scores [B, I] of the items that users [B] have taken to -inf, in place."""
+        starts, items = self.gather(users)
+        row = torch.repeat_interleave(torch.arange(len(users)), starts.diff())
+        scores[row.to(scores.device), items.to(scores.device)] = -torch.inf
+
+    def gather(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """The items of some users one after another: starts [B + 1], items [E]."""
         counts = self.counts[users]
-        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
-        first = counts.cumsum(0) - counts
-        place = torch.arange(len(row), device=users.device) - first[row] + self.starts[users][row]
-        scores[row, self.items[place].long()] = -torch.inf
+        starts = torch.zeros(len(users) + 1, dtype=torch.long)
+        starts[1:] = counts.cumsum(0)
+        place = torch.arange(int(starts[-1])) + torch.repeat_interleave(self.starts[users] - starts[:-1], counts)
+        return starts, self.items[place].long()
 
 
 @dataclass(frozen=True)

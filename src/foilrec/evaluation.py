@@ -114,21 +114,12 @@ def _blocks(model: Backbone, tables: Tables, users: Tensor, block: int) -> Itera
 
 def _places(scores: Tensor, users: Tensor, split: SeenIndex, masked: SeenIndex) -> Tensor:
     """The places of all that these users want, user by user."""
-    starts, wanted = _gathered(split, users)
+    starts, wanted = split.gather(users)
     row = torch.repeat_interleave(torch.arange(len(users)), starts.diff())
     kept = scores[row, wanted]
     masked.hide(scores, users)
     scores[row, wanted] = kept  # what is wanted is never hidden
     return kernels.ranks(scores, starts.to(scores.device), wanted.to(scores.device))
-
-
-def _gathered(index: SeenIndex, users: Tensor) -> tuple[Tensor, Tensor]:
-    """The items of some users one after another: starts [B + 1], items [E]."""
-    counts = index.counts[users]
-    starts = torch.zeros(len(users) + 1, dtype=torch.long)
-    starts[1:] = counts.cumsum(0)
-    place = torch.arange(int(starts[-1])) + torch.repeat_interleave(index.starts[users] - starts[:-1], counts)
-    return starts, index.items[place].long()
 
 
 @torch.no_grad()

@@ -281,7 +281,11 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
     if folder.exists() and not folder.is_dir():
         raise BadOption(f"{folder} is a file: choose a folder with --out.")
     if not (folder / "recipe.toml").is_file():
-        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()) and not (folder / "about.json").is_file():
+        if (
+            folder.exists()
+            and any(not path.name.startswith(".") for path in folder.iterdir())
+            and not (folder / "about.json").is_file()
+        ):
             raise BadOption(f"{folder} exists and is no run folder: choose another with --out.")
         return None
     if not resume:

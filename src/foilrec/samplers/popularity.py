@@ -40,7 +40,7 @@ class Popularity(Sampler):
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """ids [B, count] with their exact log_q."""
-        seen, rows = self.data.seen, rows_of(batch)
+        seen, rows = self.data.seen.on(batch.users.device), rows_of(batch)
         seen.need_unseen(batch.users)
         parts = (seen.starts, seen.items, self.before, self.cumulative)
         ids = kernels.weighted_unseen(*parts, batch.users, rows, self.key(batch), self.count)

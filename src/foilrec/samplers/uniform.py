@@ -23,6 +23,6 @@ class Uniform(Sampler):
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """ids [B, count] with their exact log_q."""
-        free = self.data.n_items - self.data.seen.counts[batch.users]
+        free = self.data.n_items - self.data.seen.on(batch.users.device).counts[batch.users]
         log_q = -free.to(torch.get_default_dtype()).log()
         return Negatives(ids=self.unseen(batch, self.count), log_q=log_q[:, None].expand(-1, self.count))
