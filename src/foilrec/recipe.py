@@ -63,7 +63,7 @@ class Recipe:
             raise BadOption(f"threads = {self.threads} must be at least 0 (0: as many as cores are free).")
         if not self.name or not self.name.isprintable():
             raise BadOption(f"name = {self.name!r} must be a text of one line: run folders are called by it.")
-        protocol, select = self.protocol("valid"), self.train.select
+        protocol, select = self.protocol("test"), self.train.select
         measured = [f"{metric}@{k}" for metric in protocol.metrics for k in protocol.ks]
         if select not in measured:
             raise BadOption(

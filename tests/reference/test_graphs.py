@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -180,12 +181,12 @@ def csr(seed: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_multiply(scale: float, plus: bool, skip: bool, dtype: torch.dtype) -> None:
-    (starts, columns, values), dense = csr(0)
+    rows, dense = csr(0)
     x = torch.randn(I, D, generator=torch.Generator().manual_seed(1), dtype=dtype)
     x[::2] = 0
     x[0, 4] = 2.0  # a row with a single number that is not zero
     added = torch.randn(U, D, generator=torch.Generator().manual_seed(2), dtype=dtype) if plus else None
-    found = kernels.multiply(starts, columns, values, x, plus=added, scale=scale, skip_zero_rows=skip)
+    found = kernels.multiply(rows, x, plus=added, scale=scale, skip_zero_rows=skip)
     expected = scale * (dense.to(dtype) @ x + (0 if added is None else added))
     assert found.dtype == dtype
     assert torch.allclose(found, expected, atol=1e-5)
@@ -193,9 +194,9 @@ def test_multiply(scale: float, plus: bool, skip: bool, dtype: torch.dtype) -> N
 
 @pytest.mark.usefixtures("both_forms")
 def test_multiply_takes_a_view_that_is_not_contiguous() -> None:
-    (starts, columns, values), dense = csr(3)
+    rows, dense = csr(3)
     x = torch.randn(D, I, generator=torch.Generator().manual_seed(1)).t()
-    assert torch.allclose(kernels.multiply(starts, columns, values, x, plus=None), dense @ x, atol=1e-5)
+    assert torch.allclose(kernels.multiply(rows, x), dense @ x, atol=1e-5)
 
 
 @pytest.mark.usefixtures("both_forms")
@@ -242,6 +243,17 @@ def test_sum_rows() -> None:
     assert sorted(distinct.tolist()) == sorted(set(ids.tolist()))
     for i, total in zip(distinct.tolist(), sums, strict=True):
         assert torch.allclose(total, values[ids == i].sum(0), atol=1e-5)
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_row_differences(dtype: type) -> None:
+    rows = np.random.default_rng(0).normal(size=(8, 3)).astype(dtype)
+    plus, minus = torch.tensor([0, 7, 3, 3]), torch.tensor([1, 2, 3, 0])
+    found = kernels.row_differences(rows, plus, minus)
+    expected = [[float(rows[p, d]) - float(rows[n, d]) for d in range(3)] for p, n in zip(plus, minus, strict=True)]
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
 
 
 def test_adam_rows_agree_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
