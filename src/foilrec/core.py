@@ -3,8 +3,8 @@
 Letters used for shapes everywhere: B batch, K negatives, M candidates, D dimension, F feature width, U users, I items.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -30,16 +30,28 @@ class Tables:
     users: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
     row_sparse: bool = False
+    _looked_up: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def item_rows(self, ids: Tensor) -> Tensor:
-        """Item vectors with gradient: ids [...] -> [..., D]. A backbone that composes items overrides it."""
+        """Item vectors with gradient: ids [...] -> [..., D]. Asked again with the same tensor, gives the same rows."""
+        return self._once("items", ids, self.compose_items)
+
+    def compose_items(self, ids: Tensor) -> Tensor:
+        """What item_rows gives the first time: a backbone that makes items up from parts overrides it."""
         return embedding(ids, self.items, sparse=self.row_sparse)
 
     def user_rows(self, ids: Tensor) -> Tensor:
         """User vectors with gradient: ids [B] -> [B, D]."""
         if self.users is None:
             raise PartsDoNotFit("This backbone has no table of users: its query comes from the history of a batch.")
-        return embedding(ids, self.users, sparse=self.row_sparse)
+        users = self.users
+        return self._once("users", ids, lambda places: embedding(places, users, sparse=self.row_sparse))
+
+    def _once(self, side: str, ids: Tensor, look_up: Callable[[Tensor], Tensor]) -> Tensor:
+        """A ranking loss and a penalty read the same rows: gathered once, their gradients are added up once too."""
+        if (side, id(ids)) not in self._looked_up:
+            self._looked_up[side, id(ids)] = ids, look_up(ids)
+        return self._looked_up[side, id(ids)][1]
 
 
 @dataclass

@@ -16,14 +16,14 @@ class ItemsOnDemand(Tables):
 
     def __init__(self, model: "VBPR", users: Tensor, inputs: Tensor) -> None:
         self.model, self.users, self.inputs = model, users, inputs
-        self.layers, self.row_sparse = (), False
+        self.layers, self.row_sparse, self._looked_up = (), False, {}
 
     @cached_property
     def items(self) -> Tensor:  # type: ignore[override]
         """All of them, [I, D], when a sampler or the evaluation asks."""
-        return self.item_rows(torch.arange(self.model.data.n_items, device=self.inputs.device))
+        return self.compose_items(torch.arange(self.model.data.n_items, device=self.inputs.device))
 
-    def item_rows(self, ids: Tensor) -> Tensor:
+    def compose_items(self, ids: Tensor) -> Tensor:
         """[q_i ; W F_i + b] for some items: each distinct one is projected once."""
         distinct, place = ids.unique(return_inverse=True)
         content = self.model.project(self.model.features_of(distinct), self.model.present(distinct))
