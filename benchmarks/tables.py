@@ -24,7 +24,7 @@ PUBLISHED = {
 HEAD = """# Results
 
 Test scores of stored runs, written by `make tables`: the mean over seeds, and the standard deviation between them.
-Settings were chosen on validation; the test set was scored once by each run, from the epoch that was best on validation.
+Settings were chosen on validation; each run scored the test set once, from the epoch that was best on validation.
 Training items are hidden from the ranking, validation items are not (MMRec's rule). «Paper» is Recall@20 as
 published-code runs report it on MMRec's own draw of the split, which cannot be had: the labels used here are another
 draw of the same rule. On Baby the item graphs are built from the official features' own neighbours; no feature values

@@ -30,7 +30,9 @@ class Tables:
     users: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
     row_sparse: bool = False
-    _looked_up: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _looked_up: dict[tuple[str, int, bool], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def item_rows(self, ids: Tensor) -> Tensor:
         """Item vectors with gradient: ids [...] -> [..., D]. Asked again with the same tensor, gives the same rows."""
@@ -48,10 +50,14 @@ class Tables:
         return self._once("users", ids, lambda places: embedding(places, users, sparse=self.row_sparse))
 
     def _once(self, side: str, ids: Tensor, look_up: Callable[[Tensor], Tensor]) -> Tensor:
-        """A ranking loss and a penalty read the same rows: gathered once, their gradients are added up once too."""
-        if (side, id(ids)) not in self._looked_up:
-            self._looked_up[side, id(ids)] = ids, look_up(ids)
-        return self._looked_up[side, id(ids)][1]
+        """A ranking loss and a penalty read the same rows: gathered once, their gradients are added up once too.
+
+        Rows that a sampler looked at without gradient are none for a loss.
+        """
+        key = side, id(ids), torch.is_grad_enabled()
+        if key not in self._looked_up:
+            self._looked_up[key] = ids, look_up(ids)
+        return self._looked_up[key][1]
 
 
 @dataclass

@@ -396,3 +396,23 @@ def test_features_below_float32_are_read_as_numbers(world: Data) -> None:
     other = make("freedom", data, head_weight=1.0)
     values = [float(x.own_loss(x.propagate(), batch, negatives).detach()) for x in (model, other)]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bprmf", "lightgcn", "vbpr", "freedom"])
+def test_rows_that_a_sampler_looked_at_without_gradient_still_have_one_for_the_loss(name: str, world: Data) -> None:
+    model, (batch, negatives) = make(name, world), batch_of(world, 2)
+    tables = model.propagate()
+    with torch.no_grad():
+        seen = [tables.user_rows(batch.users), tables.item_rows(batch.positives), tables.item_rows(negatives.ids)]
+    again = [tables.user_rows(batch.users), tables.item_rows(batch.positives), tables.item_rows(negatives.ids)]
+    for before, after in zip(seen, again, strict=True):
+        assert not before.requires_grad
+        assert after.requires_grad
+        assert torch.equal(before, after.detach())
+
+
+def test_tables_with_other_items_do_not_keep_the_rows_of_the_old_ones() -> None:
+    tables, ids = Tables(items=torch.zeros(4, 2), users=torch.zeros(3, 2)), torch.tensor([[0, 1]])
+    assert tables.item_rows(ids) is tables.item_rows(ids)
+    assert float(tables.item_rows(ids).sum()) == 0
+    assert float(replace(tables, items=torch.ones(4, 2)).item_rows(ids).sum()) == 4

@@ -1,4 +1,4 @@
-"""FREEDOM."""
+"""FREEDOM: a pruned user-item graph beside a frozen graph of look-alike items."""
 
 from collections.abc import Mapping
 

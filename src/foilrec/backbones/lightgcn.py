@@ -1,4 +1,4 @@
-"""LightGCN."""
+"""LightGCN: vectors smoothed over the user-item graph."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""VBPR."""
+"""VBPR: half of an item's vector comes from its features."""
 
 from collections.abc import Mapping
 from functools import cached_property
