@@ -292,7 +292,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my shop.toml").write_text(RECIPE)
-    words = ["train", "my shop.toml", "train.epochs=30", "data.users=800", "data.items=500", "train.batch=64"]
+    words = ["train", "my shop.toml", "train.epochs=12", "data.users=400", "data.items=200", "train.batch=64"]
     command = [installed(), *words, "--out", "a run"]
     with subprocess.Popen(command, env=surroundings(), stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
@@ -302,12 +302,12 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(
     assert child.returncode == 130 and first.startswith("epoch    0"), first + rest
     assert "Traceback" not in rest and "Interrupted. The last finished epoch is saved in a run; go on with:" in rest
     done = len(Run("a run").epochs())
-    assert 1 <= done < 30 and not Run("a run").finished
+    assert 1 <= done < 12 and not Run("a run").finished
     program, *again = shlex.split(rest.strip().splitlines()[-1])
     assert program == "foilrec" and again == [*words, "--out", "a run", "--resume"]
     said = foilrec(*again)
     assert said.code == 0 and said.err.startswith(f"epoch {done:>4}  loss")
-    assert [line["epoch"] for line in Run("a run").epochs()] == list(range(30))
+    assert [line["epoch"] for line in Run("a run").epochs()] == list(range(12))
 
 
 def test_an_interruption_before_the_first_epoch_can_be_gone_on_from(

@@ -1,6 +1,7 @@
 """Exact full ranking in bounded memory: every metric at every cut-off from the places of the held-out items."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -86,40 +87,63 @@ def evaluate(model: Backbone, protocol: Protocol, *, lists: bool = False, block:
     users = split.counts.nonzero().squeeze(1)
     if not len(users):
         raise BadOption(f"{data.name} has no {protocol.split} rows to score: choose a split that holds some out.")
-    masked = data.seen_in(*(phase for phase in protocol.masked if phase != protocol.split))
-    found = [_places(scores, rows, split, masked) for rows, scores in _blocks(model, tables, users, block)]
+    masked = _without(data.seen_in(*(phase for phase in protocol.masked if phase != protocol.split)), split)
+    most, found, best = min(max(protocol.ks), data.n_items), [], []
+    for rows, scores in _blocks(model, tables, users, masked, block):
+        starts, items = (x.to(scores.device) for x in split.gather(rows))
+        found.append(kernels.places(scores, starts, items))
+        best += [kernels.best(scores, most)[0].cpu()] if lists else []
     ranks, wanted = torch.cat(found).cpu(), split.counts[users]
     owner = torch.repeat_interleave(torch.arange(len(users)), wanted)
     per_user = {f"{name}@{k}": METRICS[name](ranks, owner, wanted, k) for name in protocol.metrics for k in protocol.ks}
     means = {name: float(values.mean()) for name, values in per_user.items()}
     if lists:
-        best = top_k(model, users, min(max(protocol.ks), data.n_items), masked, tables=tables, block=block)[0].cpu()
         for k in protocol.ks:
-            counts = recommended(best[:, :k], data.n_items)
+            counts = recommended(torch.cat(best)[:, :k], data.n_items)
             means |= {f"{name}@{k}": metric(counts, data.popularity) for name, metric in LISTS.items()}
     return Scores(protocol, means, per_user, users)
 
 
-def _blocks(model: Backbone, tables: Tables, users: Tensor, block: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Users a few at a time, and their scores of every item."""
-    device, items = tables.items.device, tables.items.T.contiguous()
-    if not bool(items.isfinite().all()):
-        raise RunBroken("The model's item vectors are not finite: it has diverged. Lower optimizer.lr.")
-    for rows in users.split(max(16, block // (4 * model.data.n_items))):
-        query = model.query(tables, Batch(rows.to(device), torch.full_like(rows, -1, device=device)))
-        if not bool(query.isfinite().all()):
-            raise RunBroken("The model's user vectors are not finite: it has diverged. Lower optimizer.lr.")
-        yield rows, query @ items
+def _blocks(
+    model: Backbone, tables: Tables, users: Tensor, masked: SeenIndex | None, block: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Users a few at a time, and their scores of every item, NaN where masked; the next block overwrites them.
+
+    How many at a time depends on the number of items alone, so that a rerun is equal to the last bit: a matrix product
+    may round a score differently in a block of another shape.
+    """
+    dtype = torch.promote_types(tables.items.dtype, torch.float32)
+    device, items = tables.items.device, tables.items.T.to(dtype).contiguous()
+    peak, room = _peak(items, "item") * len(items), max(16, block // (4 * items.shape[1]))
+    buffer = torch.empty(min(room, len(users)), items.shape[1], dtype=dtype, device=device)
+    for rows in users.split(room):
+        here = rows.to(device)
+        query = model.query(tables, Batch(here, torch.full_like(here, -1))).to(dtype)
+        scores = torch.mm(query, items, out=buffer[: len(rows)])
+        if not _peak(query, "user") * peak < torch.finfo(dtype).max and not bool(scores.isfinite().all()):
+            raise RunBroken("The model's scores overflow: it has diverged. Lower optimizer.lr.")
+        if masked is not None:
+            hidden = masked.on(device)
+            kernels.hide(scores, here, hidden.starts, hidden.items)
+        yield rows, scores
 
 
-def _places(scores: Tensor, users: Tensor, split: SeenIndex, masked: SeenIndex) -> Tensor:
-    """The places of all that these users want, user by user."""
-    starts, wanted = split.gather(users)
-    row = torch.repeat_interleave(torch.arange(len(users)), starts.diff())
-    kept = scores[row, wanted]
-    masked.hide(scores, users)
-    scores[row, wanted] = kept  # what is wanted is never hidden
-    return kernels.ranks(scores, starts.to(scores.device), wanted.to(scores.device))
+def _peak(vectors: Tensor, whose: str) -> float:
+    """The largest size of a coordinate, if all are numbers."""
+    peak = float(vectors.abs().amax()) if vectors.numel() else 0.0
+    if not math.isfinite(peak):
+        raise RunBroken(f"The model's {whose} vectors are not finite: it has diverged. Lower optimizer.lr.")
+    return peak
+
+
+def _without(masked: SeenIndex, wanted: SeenIndex) -> SeenIndex:
+    """The masked items less the wanted ones: what is wanted in a split stays in its user's ranking."""
+    users = torch.repeat_interleave(torch.arange(masked.n_users), masked.counts)
+    both = wanted.contains(users, masked.items.long()[:, None])[:, 0]
+    if not both.any():
+        return masked
+    pairs = torch.stack([users, masked.items.long()], 1)[~both]
+    return SeenIndex(pairs, masked.n_users, masked.n_items)
 
 
 @torch.no_grad()
@@ -137,16 +161,7 @@ def top_k(
     masked: items that are left out, by user. Where fewer than k are left, ids are -1 and scores -inf.
     """
     tables = model.eval().propagate() if tables is None else tables
-    found = []
-    for rows, scores in _blocks(model, tables, users, block):
-        if masked is not None:
-            masked.hide(scores, rows)
-        found.append(kernels.best(scores, min(k, scores.shape[1])))
-    ids = torch.cat([f[0] for f in found]) if found else torch.empty(0, k, dtype=torch.long)
-    values = torch.cat([f[1] for f in found]) if found else torch.empty(0, k)
-    ids = ids.masked_fill(values == -torch.inf, -1)
-    short = k - ids.shape[1]
-    if short > 0:
-        ids = torch.nn.functional.pad(ids, (0, short), value=-1)
-        values = torch.nn.functional.pad(values, (0, short), value=-torch.inf)
-    return ids, values
+    found = [kernels.best(scores, k) for _, scores in _blocks(model, tables, users, masked, block)]
+    if not found:
+        return torch.empty(0, k, dtype=torch.long), torch.empty(0, k)
+    return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])

@@ -1,14 +1,11 @@
 """A run folder: start it, go on with it, load it, and put it to use."""
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ from foilrec import files, memory, parts
 from foilrec.core import Backbone, Data
 from foilrec.errors import BadData, BadOption, RunBroken, some
 from foilrec.evaluation import Scores, evaluate, top_k
+from foilrec.provenance import about, free_cores
 from foilrec.recipe import Recipe
 from foilrec.trainer import Epoch, Objective, Trainer
 
@@ -331,31 +329,3 @@ def _device(name: str) -> torch.device:
 def _line(epoch: Epoch) -> dict[str, Any]:
     noted = asdict(epoch)
     return {"epoch": noted.pop("number"), **noted}
-
-
-def about(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """What a result depends on besides the recipe: versions, threads, and the data's content."""
-    libraries = {name: version(name) for name in ("foilrec", "torch", "numpy")}
-    return {
-        "versions": {**libraries, "python": platform.python_version()},
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "protocol": recipe.protocol("test").as_dict(),
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "split": data.split,
-            "users": data.n_users,
-            "items": data.n_items,
-            "notes": list(data.notes),
-            "surrogate": [name for name, f in data.features.items() if f.surrogate],
-        },
-    }
-
-
-def free_cores() -> int:
-    """Cores that nobody else is using just now, at least one: a second thread on a busy core costs more than it
-    brings."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, round(usable - busy))

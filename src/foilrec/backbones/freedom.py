@@ -64,7 +64,7 @@ class FREEDOM(Backbone):
                 "set head_weight = 0."
             )
         for name, modality in self.data.features.items():
-            self.heads[name] = nn.Linear(modality.dim, dim)
+            self.heads[name] = nn.Linear(modality.dim, dim, bias=False)
             if train_features:
                 self.content[name] = nn.Embedding.from_pretrained(modality.all(), freeze=False)
 
@@ -103,7 +103,7 @@ class FREEDOM(Backbone):
         return self.head_weight * torch.stack(losses).sum()
 
     def _head_loss(self, name: str, query: Tensor, positives: Tensor, ids: Tensor) -> Tensor:
-        """h_u . (W F_n - W F_p) = (W^T h_u) . (F_n - F_p): the bias cancels."""
+        """h_u . (z_n - z_p) = h_u . W (F_n - F_p): a bias would cancel, so the head has none."""
         both = torch.cat([positives[:, None], ids], 1)
         if ids.shape[1] == 1:  # one difference a row is less work than two projections
             gap = (query * linear(self._differences(name, ids[:, 0], positives), self._weight(name))).sum(1)[:, None]

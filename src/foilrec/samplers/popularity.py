@@ -6,6 +6,7 @@ from torch import Tensor
 
 from foilrec import kernels
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
+from foilrec.errors import BadOption
 
 
 class Popularity(Sampler):
@@ -26,8 +27,12 @@ class Popularity(Sampler):
     def __init__(self, data: Data, *, count: int = 1, power: float = 0.75, smoothing: float = 1.0) -> None:
         super().__init__(data)
         self.count = count
+        if smoothing < 0 or (power < 0 and smoothing == 0):
+            raise BadOption(
+                f"popularity: smoothing = {smoothing} must be at least 0, and above 0 where power = {power} is below: "
+                "an item without a training row would weigh infinitely much."
+            )
         mass = (data.popularity.double().numpy() + smoothing) ** power
-        mass = np.where(np.isfinite(mass), mass, 0.0)
         weights = np.maximum(1, np.floor(mass / mass.sum() * (2**40 - data.n_items))).astype(np.int64)
         cumulative = np.concatenate([[0], weights.cumsum()])
         seen = data.seen
