@@ -123,8 +123,9 @@ def _blocks(
         if not _peak(query, "user") * peak < torch.finfo(dtype).max and not bool(scores.isfinite().all()):
             raise RunBroken("The model's scores overflow: it has diverged. Lower optimizer.lr.")
         if masked is not None:
-            hidden = masked.on(device)
-            kernels.hide(scores, here, hidden.starts, hidden.items)
+            starts, gone = masked.gather(rows)
+            row = torch.repeat_interleave(torch.arange(len(rows)), starts.diff())
+            scores[row.to(device), gone.to(device)] = torch.nan
         yield rows, scores
 
 

@@ -257,34 +257,30 @@ def adam_rows(
     table[every] = table[every] - change
 
 
-def hide(scores: Tensor, users: Tensor, starts: Tensor, items: Tensor) -> None:
-    """Takes each user's segment of `items` out of the ranking: scores [B, I] become NaN there, in place."""
-    counts = starts[users + 1] - starts[users]
-    row = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
-    place = torch.arange(len(row), device=users.device) + (starts[users] - counts.cumsum(0) + counts)[row]
-    scores[row, items[place].long()] = torch.nan
-
-
 def places(scores: Tensor, starts: Tensor, wanted: Tensor, many: int | None = None) -> Tensor:
     """ranks, with NaN left out of the ranking and bounded time: a row with over `many` wanted items is sorted once.
 
-    many: by default where sorting begins to pay, 128 compiled and 8 in torch; the places are the same whatever it is.
+    many: by default where sorting begins to pay, 128 compiled and 0 in torch; the places are the same whatever it is.
     """
     counts = starts.diff()
-    heavy = counts > ((128 if compiled() else 8) if many is None else many)
+    heavy = counts > ((128 if compiled() else 0) if many is None else many)
     if scores.device.type != "cpu" or not heavy.any():
         return ranks(scores, starts, wanted)
     out = torch.empty_like(wanted)
     light = torch.repeat_interleave(~heavy, counts)
     bounds = torch.cat([starts.new_zeros(1), (counts * ~heavy).cumsum(0)])
     out[light] = ranks(scores, bounds, wanted[light])
+    rows, at, ids, found = scores.numpy(), starts.tolist(), wanted.numpy(), out.numpy()
     for r in heavy.nonzero().flatten().tolist():
-        mine = slice(int(starts[r]), int(starts[r + 1]))
-        out[mine] = torch.from_numpy(_sorted_places(scores[r].numpy(), wanted[mine].numpy()))
+        mine = slice(at[r], at[r + 1])
+        found[mine] = _row_places(rows[r], ids[mine])
     return out
 
 
-def _sorted_places(row: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _row_places(row: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if len(wanted) <= 8:
+        above = [np.count_nonzero(row > row[i]) + np.count_nonzero(row[:i] == row[i]) for i in wanted]
+        return np.array(above, np.int64)
     ordered = np.sort(row)  # NaN last; many times faster than a stable argsort, which only ties need
     mine = row[wanted]
     first, after = np.searchsorted(ordered, mine), np.searchsorted(ordered, mine, side="right")
