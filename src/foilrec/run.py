@@ -196,16 +196,18 @@ class Session:
         self.folder, self.recipe = folder, recipe
         old = _existing(folder, recipe, resume=resume)
         memory.keep_large_blocks()
-        torch.set_num_threads(recipe.threads or (old.about["threads"] if old else free_cores()))
+        torch.set_num_threads(recipe.threads or (old.about.get("threads") if old else 0) or free_cores())
         self.data = recipe.read() if data is None else data
         self.already = old if old is not None and old.finished else None
         if old is not None:
             old.check_data(self.data)
         for name in FILES:
             files.sweep(folder / name)
+        if self.already:
+            return
         self.trainer = _trainer(recipe, self.data, on_step)
         self._saved, self._saved_at = -1, time.monotonic()
-        if old is not None and (folder / "last.safetensors").is_file() and not old.finished:
+        if old is not None and (folder / "last.safetensors").is_file():
             self.trainer.load_state(files.load_tree(folder / "last.safetensors"))
             self._saved = self.trainer.progress.epoch
         elif old is None:
