@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foilrec import kernels
-from foilrec.core import Backbone, Data, Tables
+from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate, top_k
 from foilrec.metrics import METRICS
@@ -148,3 +148,49 @@ def test_every_field_of_a_protocol_is_in_its_hash() -> None:
 def test_a_protocol_refuses_nonsense(field: str, value: Any, said: str) -> None:
     with pytest.raises(BadOption, match=said):
         Protocol(**{field: value})
+
+
+class Tableless(Fixed):
+    """A backbone without a table of users: the query is its own business."""
+
+    def propagate(self, inputs: Tensor | None = None) -> Tables:
+        """Items alone."""
+        return Tables(items=self.items)
+
+    def query(self, tables: Tables, batch: Batch) -> Tensor:
+        """Whoever is asked for, with no positive to look at."""
+        assert (batch.positives == -1).all()
+        return self.users[batch.users]
+
+
+def test_a_model_without_a_table_of_users_scores_the_same() -> None:
+    model = tied()
+    tableless = Tableless(model.data, model.users.data, model.items.data)
+    assert evaluate(tableless, Protocol()).means == evaluate(model, Protocol()).means
+
+
+def test_half_precision_vectors_are_ranked_in_single_precision(form: str) -> None:
+    model = tied()
+    half = Fixed(model.data, model.users.data.half(), model.items.data.half())
+    assert evaluate(half, Protocol()).means == evaluate(model, Protocol()).means
+    assert top_k(half, torch.arange(3), 4)[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("user", "item"), [(torch.inf, 1.0), (1.0, -torch.inf), (2e38, 2e38)])
+def test_no_score_that_overflows_is_ranked(user: float, item: float) -> None:
+    model = tied()
+    model.users.data[2], model.items.data[3] = user, item
+    with pytest.raises(RunBroken, match="diverged"):
+        evaluate(model, Protocol())
+    with pytest.raises(RunBroken, match="diverged"):
+        top_k(model, torch.arange(4), 3)
+
+
+def test_means_are_over_the_users_of_the_split_and_a_frame_has_a_row_for_each() -> None:
+    model = tied()
+    kept = model.data.test[model.data.test[:, 0] % 2 == 1]
+    model.data = replace(model.data, test=kept, user_ids=[f"u{n}" for n in range(model.data.n_users)])
+    scores = evaluate(model, Protocol(ks=(3,), metrics=("recall",)))
+    frame = scores.to_frame(model.data)
+    assert frame["user"].to_list() == [f"u{n}" for n in sorted(set(kept[:, 0].tolist()))]
+    assert frame["recall@3"].mean() == pytest.approx(scores.means["recall@3"], abs=1e-15)

@@ -143,6 +143,12 @@ def score(query: Tensor, vectors: Tensor) -> Tensor:
     return torch.bmm(vectors, query.unsqueeze(2)).squeeze(2)
 
 
+def batch_rows(tables: Tables, batch: Batch, negatives: Negatives) -> list[Tensor]:
+    """What a step touches, for penalties: the rows of users, of positives, and of negatives that are items."""
+    rows = [tables.user_rows(batch.users), tables.item_rows(batch.positives)]
+    return rows if negatives.ids is None else [*rows, tables.item_rows(negatives.ids)]
+
+
 class Backbone(nn.Module):
     """A recommender: turns data into vectors whose dot product is the score. Only propagate must be written."""
 

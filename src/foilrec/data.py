@@ -224,7 +224,7 @@ class Data:
         """What was taken in several phases together, for masks at evaluation: seen_in("train", "valid")."""
         if phases == ("train",):
             return self.seen
-        return SeenIndex(torch.cat([getattr(self, phase) for phase in phases]), self.n_users, self.n_items)
+        return SeenIndex(torch.cat([self.train[:0], *(getattr(self, p) for p in phases)]), self.n_users, self.n_items)
 
     @cached_property
     def popularity(self) -> Tensor:

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
 from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import PartsDoNotFit
 
@@ -92,7 +92,5 @@ class VBPR(Backbone):
         """The penalties on the rows of users, positives and negatives."""
         if not (self.emb_reg or self.l2_reg):
             return super().own_loss(tables, batch, negatives)
-        rows = [tables.user_rows(batch.users), tables.item_rows(batch.positives)]
-        if negatives.ids is not None:
-            rows.append(tables.item_rows(negatives.ids))
+        rows = batch_rows(tables, batch, negatives)
         return self.emb_reg * emb_loss(*rows) + self.l2_reg * l2_loss(*rows)
