@@ -101,7 +101,7 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
         if key not in takes:
             listed = "; ".join(map(str, takes.values())) or "no options"
             raise BadOption(
-                f"{kind} {name!r} has no option {key!r}{did_you_mean(key, [*takes, "name"]) or '.'} It takes {listed}."
+                f"{kind} {name!r} has no option {key!r}{did_you_mean(key, [*takes, 'name']) or '.'} It takes {listed}."
             )
         if not fits(value, takes[key].type):
             raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
