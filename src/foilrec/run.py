@@ -168,12 +168,12 @@ def train(
     stands. KeyboardInterrupt saves the last finished epoch and passes on.
     """
     folder = Path(out) if out is not None else default_folder(recipe)
-    session = Session(recipe, folder, data, resume=resume, on_step=on_step)
-    with closing(session.epochs()) as epochs:
+    stretch = Stretch(recipe, folder, data, resume=resume, on_step=on_step)
+    with closing(stretch.epochs()) as epochs:
         for epoch in epochs:
             if on_epoch is not None:
                 on_epoch(epoch)
-    return session.finish()
+    return stretch.finish()
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -181,7 +181,7 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.name}-{recipe.digest}-s{recipe.seed}"
 
 
-class Session:
+class Stretch:
     """One stretch of training in a run folder: from the start or a checkpoint, to the end or an interruption."""
 
     def __init__(
