@@ -7,7 +7,7 @@ import sys
 from benchmarks.clock import Row
 
 CHILD = """
-import json, resource, time, torch
+import json, time, torch
 import foilrec.run
 from foilrec.recipe import Recipe
 torch.set_num_threads(1)
@@ -19,7 +19,9 @@ model, *_ = recipe.build(data)
 spent = time.process_time() - cpu
 import tempfile
 foilrec.run.train(recipe, tempfile.mkdtemp() + "/run", data=data)
-print(json.dumps({"cpu": spent, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+status = open("/proc/self/status").read()
+peak = int(status.split("VmHWM:")[1].split()[0])
+print(json.dumps({"cpu": spent, "peak": peak / 2**20}))
 """
 
 
