@@ -58,7 +58,7 @@ def _comparison(runs: dict[str, Run], data: Data) -> Table:
         "false negatives",
         "epochs",
         "CPU s",
-        title="Test scores, one seed (the shop knows which draws were really liked)",
+        title="Test scores, one seed (the shop knows how likely a drawn item is liked)",
     )
     for name, run in runs.items():
         test = run.scores["test"]
