@@ -114,33 +114,6 @@ def multiply(starts: Array, columns: Array, values: Array, x: Array, plus: Array
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def multiply_some(
-    starts: Array, columns: Array, values: Array, x: Array, plus: Array, scale: float, nonzero: Array, out: Array
-) -> None:
-    """The same where many rows of x are zero: nonzero says which are not."""
-    width, some = x.shape[1], plus.shape[0] > 0
-    for r in range(out.shape[0]):
-        for d in range(width):
-            out[r, d] = scale * plus[r, d] if some else 0
-        for e in range(starts[r], starts[r + 1]):
-            c, v = columns[e], scale * values[e]
-            if nonzero[c]:
-                for d in range(width):
-                    out[r, d] += v * x[c, d]
-
-
-@njit(cache=True, nogil=True)
-def nonzero_rows(x: Array, out: Array) -> None:
-    """Whether a row holds anything but zeros."""
-    for r in range(x.shape[0]):
-        out[r] = False
-        for d in range(x.shape[1]):
-            if x[r, d] != 0:
-                out[r] = True
-                break
-
-
-@njit(cache=True, nogil=True, fastmath=True)
 def candidate_scores(query: Array, table: Array, ids: Array, out: Array) -> None:
     """out[b, m] = query[b] . table[ids[b, m]], without gathering the rows."""
     for b in range(ids.shape[0]):

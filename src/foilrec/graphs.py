@@ -73,11 +73,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         rows = ctx.graph.by_rows(turned=not ctx.turned)
-        return kernels.multiply(rows, gradients[0], skip_zero_rows=True), None, None
+        return kernels.multiply(rows, gradients[0]), None, None
 
 
 class _Smooth(torch.autograd.Function):
-    """Both ways are the same walk, since N is symmetric; only the first product of a gradient has zero rows to skip."""
+    """Both ways are the same walk, since N is symmetric."""
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, graph: Graph, layers: int) -> tuple[Tensor, Tensor]:
@@ -86,20 +86,17 @@ class _Smooth(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return *_walk(ctx.graph, gradients[0], gradients[1], ctx.layers, skip_zero_rows=True), None, None
+        return *_walk(ctx.graph, gradients[0], gradients[1], ctx.layers), None, None
 
 
-def _walk(
-    graph: Graph, users: Tensor, items: Tensor, layers: int, *, skip_zero_rows: bool = False
-) -> tuple[Tensor, Tensor]:
+def _walk(graph: Graph, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
     """Horner's rule: y + N (y + N (y + ...)), the last step scaled."""
     u, i, there, back = users, items, graph.by_rows(), graph.by_rows(turned=True)
     for layer in range(layers):
         scale = 1 / (layers + 1) if layer == layers - 1 else 1.0
-        skip = skip_zero_rows and layer == 0
         u, i = (
-            kernels.multiply(there, i, plus=users, scale=scale, skip_zero_rows=skip),
-            kernels.multiply(back, u, plus=items, scale=scale, skip_zero_rows=skip),
+            kernels.multiply(there, i, plus=users, scale=scale),
+            kernels.multiply(back, u, plus=items, scale=scale),
         )
     return (u, i) if layers else (users.clone(), items.clone())
 

@@ -162,11 +162,10 @@ def multiply(
     *,
     plus: Tensor | None = None,
     scale: float = 1.0,
-    skip_zero_rows: bool = False,
 ) -> Tensor:
     """scale * (A x + plus) for a sparse A by rows, (starts [n + 1], columns [E], values [E]), and x [m, D]: [n, D].
 
-    skip_zero_rows says that many rows of x are zero, so that looking before multiplying pays. No gradient.
+    No gradient.
     """
     (starts, columns, values), x = rows, x.detach()
     if loops := _fast(starts, x):
@@ -174,12 +173,7 @@ def multiply(
         added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
         out = np.empty((len(starts) - 1, x.shape[1]), dense.dtype)
         arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense, added, dense.dtype.type(scale))
-        if skip_zero_rows:
-            nonzero = np.empty(len(dense), np.bool_)
-            loops.nonzero_rows(dense, nonzero)
-            loops.multiply_some(*arrays, nonzero, out)
-        else:
-            loops.multiply(*arrays, out)
+        loops.multiply(*arrays, out)
         return torch.from_numpy(out)
     with warnings.catch_warnings():  # torch calls its CSR support beta, once a process
         warnings.filterwarnings("ignore", message="Sparse CSR")

@@ -9,8 +9,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 def keep_large_blocks(largest: int = 2**30) -> bool:
     """Tells glibc to reuse freed blocks up to `largest` bytes; False where there is no glibc.
 
-    A step allocates the same few megabytes again and again. Mapped anew each time, every page of them faults, which
-    costs as much as the arithmetic.
+    A step allocates the same few megabytes again and again. Mapped anew each time, every page of them faults.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -176,17 +176,16 @@ def csr(seed: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
 
 
 @pytest.mark.usefixtures("both_forms")
-@pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("plus", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_multiply(scale: float, plus: bool, skip: bool, dtype: torch.dtype) -> None:
+def test_multiply(scale: float, plus: bool, dtype: torch.dtype) -> None:
     rows, dense = csr(0)
     x = torch.randn(I, D, generator=torch.Generator().manual_seed(1), dtype=dtype)
     x[::2] = 0
     x[0, 4] = 2.0  # a row with a single number that is not zero
     added = torch.randn(U, D, generator=torch.Generator().manual_seed(2), dtype=dtype) if plus else None
-    found = kernels.multiply(rows, x, plus=added, scale=scale, skip_zero_rows=skip)
+    found = kernels.multiply(rows, x, plus=added, scale=scale)
     expected = scale * (dense.to(dtype) @ x + (0 if added is None else added))
     assert found.dtype == dtype
     assert torch.allclose(found, expected, atol=1e-5)
