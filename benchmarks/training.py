@@ -36,8 +36,7 @@ def ours(data: Data, backbone: str, optimizer: str = "adam", steps: int = 40, **
     model, sampler = parts.build("backbone", backbone, data, **options), parts.build("sampler", "uniform", data)
     objective = Objective(model, sampler, parts.build("loss", "bpr")).train()
     adam = parts.build("optimizer", optimizer, model.parameters())
-    if optimizer == "lazyadam":
-        model.use_row_gradients()
+    model.use_row_gradients()
     model.begin_epoch(0)
     cpu, wall = time.process_time(), time.perf_counter()
     model.begin_epoch(1)

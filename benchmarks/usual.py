@@ -1,7 +1,8 @@
 """The usual form, as multi-modal recommendation toolboxes have it, written for comparison and for nothing else.
 
 Trainable feature tables, the whole catalogue projected at each step, dense unfused Adam, propagation by torch's COO
-product, negatives drawn row by row in Python, hits counted user by user in Python.
+product (entries as they come, not coalesced), rows taken by indexing, negatives drawn row by row in Python through a
+call each, hits counted user by user in Python. Data frames, which toolboxes slice at each batch, are left out.
 """
 
 import random
@@ -18,8 +19,8 @@ Triples = tuple[Tensor, Tensor, Tensor]
 
 
 def coo(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A coalesced COO matrix."""
-    return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape).coalesce()
+    """A COO matrix, its entries in the order given."""
+    return torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape, is_coalesced=False)
 
 
 def adjacency(pairs: Tensor, n_users: int, n_items: int) -> Tensor:
@@ -40,11 +41,16 @@ def batches(data: Data, size: int) -> Iterator[Triples]:
         users, positives = data.train[rows].unbind(1)
         negatives = []
         for user in users.tolist():
-            item = random.sample(every, 1)[0]
+            item = one_of(every)
             while item in history[user]:
-                item = random.sample(every, 1)[0]
+                item = one_of(every)
             negatives.append(item)
         yield users, positives, torch.tensor(negatives)
+
+
+def one_of(items: list[int]) -> int:
+    """One of them, by the standard library."""
+    return random.sample(items, 1)[0]
 
 
 class UsualBPRMF(nn.Module):
@@ -56,9 +62,9 @@ class UsualBPRMF(nn.Module):
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR with the usual penalty."""
-        u, p, n = self.users(users), self.items(positives), self.items(negatives)
+        u, p, n = self.users.weight[users], self.items.weight[positives], self.items(negatives)
         penalty = (u.norm() + p.norm() + n.norm()) / len(users)
-        return -logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean() + 0.1 * penalty
+        return -torch.log(1e-10 + torch.sigmoid((u * p).sum(1) - (u * n).sum(1))).mean() + 0.1 * penalty
 
 
 class UsualLightGCN(nn.Module):

@@ -93,13 +93,19 @@ def weighted_unseen(
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def multiply(starts: Array, columns: Array, values: Array, x: Array, plus: Array, scale: float, out: Array) -> None:
-    """out = scale * (matrix x + plus) for a sparse matrix given by rows; plus may have no rows."""
-    width, some = x.shape[1], plus.shape[0] > 0
+def multiply(
+    starts: Array, columns: Array, values: Array, x: Array, only: Array, plus: Array, scale: float, out: Array
+) -> None:
+    """out = scale * (matrix x + plus) for a sparse matrix given by rows; plus may have no rows.
+
+    only: the rows of the matrix to work out, all of them if empty.
+    """
+    width, some, every = x.shape[1], plus.shape[0] > 0, only.size == 0
     for r in range(out.shape[0]):
         for d in range(width):
             out[r, d] = scale * plus[r, d] if some else 0
-        e, end = starts[r], starts[r + 1]
+        row = r if every else only[r]
+        e, end = starts[row], starts[row + 1]
         while e + 3 < end:  # four entries a pass: a quarter of the traffic on out
             c0, c1, c2, c3 = columns[e], columns[e + 1], columns[e + 2], columns[e + 3]
             v0, v1, v2, v3 = (scale * values[e], scale * values[e + 1], scale * values[e + 2], scale * values[e + 3])
@@ -141,7 +147,7 @@ def ranks(scores: Array, starts: Array, wanted: Array, out: Array) -> None:
             out[e] = count
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # Python's division would not be vectorised
 def lazy_adam(
     rows: Array,
     grad: Array,
@@ -158,15 +164,75 @@ def lazy_adam(
 
     step is lr / (1 - beta1^t), root 1 / sqrt(1 - beta2^t).
     """
-    rest1, rest2, width = np.float32(1) - beta1, np.float32(1) - beta2, table.shape[1]
+    rest1, rest2 = np.float32(1) - beta1, np.float32(1) - beta2
     for k in range(rows.size):
-        r = rows[k]
-        for d in range(width):
-            g = grad[k, d]
-            first[r, d] = beta1 * first[r, d] + rest1 * g
-            second[r, d] = beta2 * second[r, d] + rest2 * g * g
-        for d in range(width):
-            table[r, d] -= step * first[r, d] / (np.sqrt(second[r, d]) * root + eps)
+        here, m, v, g = table[rows[k]], first[rows[k]], second[rows[k]], grad[k]
+        for d in range(table.shape[1]):
+            m[d] = beta1 * m[d] + rest1 * g[d]
+            v[d] = beta2 * v[d] + rest2 * g[d] * g[d]
+            here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def adam(
+    place: Array,
+    grad: Array,
+    table: Array,
+    first: Array,
+    second: Array,
+    step: np.float32,
+    root: np.float32,
+    beta1: np.float32,
+    beta2: np.float32,
+    eps: np.float32,
+) -> None:
+    """One Adam step on every row of a table in one pass: row r has gradient grad[place[r]], or none if place is -1."""
+    rest1, rest2 = np.float32(1) - beta1, np.float32(1) - beta2
+    for r in range(table.shape[0]):
+        here, m, v = table[r], first[r], second[r]
+        if place[r] >= 0:
+            g = grad[place[r]]
+            for d in range(table.shape[1]):
+                m[d] = beta1 * m[d] + rest1 * g[d]
+                v[d] = beta2 * v[d] + rest2 * g[d] * g[d]
+                here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
+        else:
+            for d in range(table.shape[1]):
+                m[d] = beta1 * m[d]
+                v[d] = beta2 * v[d]
+                here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
+
+
+@njit(cache=True, nogil=True)
+def add_rows(ids: Array, values: Array, out: Array) -> None:
+    """out[ids[k]] += values[k], in order."""
+    for k in range(ids.size):
+        here, more = out[ids[k]], values[k]
+        for d in range(values.shape[1]):
+            here[d] += more[d]
+
+
+@njit(cache=True, nogil=True)
+def add_differences(plus: Array, minus: Array, values: Array, place: Array, distinct: Array, out: Array) -> int:
+    """Adds values[k] to the row of plus[k] and takes it from that of minus[k]; rows stand in order of appearance.
+
+    place comes filled with -1; the count of distinct ids is given back, and as many rows of out are filled.
+    """
+    count = 0
+    for k in range(plus.size):
+        for side in range(2):
+            i = plus[k] if side == 0 else minus[k]
+            sign = np.float32(1) if side == 0 else np.float32(-1)
+            r = place[i]
+            if r < 0:
+                place[i], distinct[count] = count, i
+                for d in range(values.shape[1]):
+                    out[count, d] = sign * values[k, d]
+                count += 1
+            else:
+                for d in range(values.shape[1]):
+                    out[r, d] += sign * values[k, d]
+    return count
 
 
 @njit(cache=True, nogil=True)

@@ -15,7 +15,10 @@ from foilrec import streams
 from foilrec.data import Batch, Data
 from foilrec.errors import BadOption, PartsDoNotFit
 
-__all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
+__all__ = ["Backbone", "Batch", "Data", "LateTables", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
+
+
+RowsOf = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -38,18 +41,21 @@ class Tables:
         """Item vectors with gradient: ids [...] -> [..., D]. Asked again with the same tensor, gives the same rows."""
         return self._once("items", ids, self.compose_items)
 
+    def user_rows(self, ids: Tensor) -> Tensor:
+        """User vectors with gradient: ids [B] -> [B, D]."""
+        return self._once("users", ids, self.compose_users)
+
     def compose_items(self, ids: Tensor) -> Tensor:
         """What item_rows gives the first time: a backbone that makes items up from parts overrides it."""
         return embedding(ids, self.items, sparse=self.row_sparse)
 
-    def user_rows(self, ids: Tensor) -> Tensor:
-        """User vectors with gradient: ids [B] -> [B, D]."""
+    def compose_users(self, ids: Tensor) -> Tensor:
+        """What user_rows gives the first time."""
         if self.users is None:
             raise PartsDoNotFit("This backbone has no table of users: its query comes from the history of a batch.")
-        users = self.users
-        return self._once("users", ids, lambda places: embedding(places, users, sparse=self.row_sparse))
+        return embedding(ids, self.users, sparse=self.row_sparse)
 
-    def _once(self, side: str, ids: Tensor, look_up: Callable[[Tensor], Tensor]) -> Tensor:
+    def _once(self, side: str, ids: Tensor, look_up: RowsOf) -> Tensor:
         """A ranking loss and a penalty read the same rows: gathered once, their gradients are added up once too.
 
         Rows that a sampler looked at without gradient are none for a loss.
@@ -58,6 +64,43 @@ class Tables:
         if key not in self._looked_up:
             self._looked_up[key] = ids, look_up(ids)
         return self._looked_up[key][1]
+
+
+class LateTables(Tables):
+    """Tables that are worked out when someone asks for them, because a step may need no more than the batch's rows.
+
+    both: () -> (users [U, D], items [I, D]), asked at most once with gradient and once without. user_rows, item_rows:
+    ids [...] -> [..., D]. Good until the parameters change.
+    """
+
+    def __init__(self, both: Callable[[], tuple[Tensor, Tensor]], user_rows: RowsOf, item_rows: RowsOf) -> None:
+        self.layers, self.row_sparse, self._looked_up = (), False, {}
+        self._both, self._user_rows, self._item_rows = both, user_rows, item_rows
+        self._made: dict[bool, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def users(self) -> Tensor:  # type: ignore[override]
+        """The whole table of users, [U, D]."""
+        return self._whole()[0]
+
+    @property
+    def items(self) -> Tensor:  # type: ignore[override]
+        """The whole table of items, [I, D]."""
+        return self._whole()[1]
+
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        with_gradient = torch.is_grad_enabled()
+        if with_gradient not in self._made:
+            self._made[with_gradient] = self._both()
+        return self._made[with_gradient]
+
+    def compose_items(self, ids: Tensor) -> Tensor:
+        """Rows of items alone."""
+        return self._item_rows(ids)
+
+    def compose_users(self, ids: Tensor) -> Tensor:
+        """Rows of users alone."""
+        return self._user_rows(ids)
 
 
 @dataclass

@@ -82,15 +82,15 @@ class _Smooth(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, graph: Graph, layers: int) -> tuple[Tensor, Tensor]:
         ctx.graph, ctx.layers = graph, layers
-        return _walk(graph, users, items, layers)
+        return walk(graph, users, items, layers)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return *_walk(ctx.graph, gradients[0], gradients[1], ctx.layers), None, None
+        return *walk(ctx.graph, gradients[0], gradients[1], ctx.layers), None, None
 
 
-def _walk(graph: Graph, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Horner's rule: y + N (y + N (y + ...)), the last step scaled."""
+def walk(graph: Graph, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Both tables smoothed, without gradient, by Horner's rule: y + N (y + N (y + ...)), the last step scaled."""
     u, i, there, back = users, items, graph.by_rows(), graph.by_rows(turned=True)
     for layer in range(layers):
         scale = 1 / (layers + 1) if layer == layers - 1 else 1.0

@@ -26,7 +26,8 @@ def compiled() -> ModuleType | None:
     return loops
 
 
-def _fast(*tensors: Tensor) -> ModuleType | None:
+def fast(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops, where they can serve these tensors."""
     return compiled() if all(t.device.type == "cpu" for t in tensors) else None
 
 
@@ -83,7 +84,7 @@ def unseen(starts: Tensor, items: Tensor, users: Tensor, rows: Tensor, key: int,
 
     The r-th free item is r + t, where t taken items a_0 < a_1 < ... have a_k - k <= r: no rejection, bounded time.
     """
-    if loops := _fast(starts, users):
+    if loops := fast(starts, users):
         out = np.empty((len(users), count), np.int64)
         loops.unseen(starts.numpy(), items.numpy(), users.numpy(), rows.numpy(), np.uint64(key), n_items, out)
         return torch.from_numpy(out)
@@ -95,7 +96,7 @@ def unseen(starts: Tensor, items: Tensor, users: Tensor, rows: Tensor, key: int,
 
 def contains(starts: Tensor, items: Tensor, users: Tensor, asked: Tensor) -> Tensor:
     """Whether asked [B, K] is in each user's sorted segment of `items`: bool [B, K]."""
-    if loops := _fast(starts, users):
+    if loops := fast(starts, users):
         out = np.empty(asked.shape, np.bool_)
         loops.contains(starts.numpy(), items.numpy(), users.numpy(), asked.numpy(), out)
         return torch.from_numpy(out)
@@ -123,7 +124,7 @@ def weighted_unseen(
     cumulative [I + 1] are prefix sums of the weights (total at most 2**40); before [E] is the free mass below each
     taken item. The law is exact up to the modulo's 2**-22.
     """
-    if loops := _fast(starts, users):
+    if loops := fast(starts, users):
         out = np.empty((len(users), count), np.int64)
         loops.weighted_unseen(
             starts.numpy(),
@@ -160,34 +161,37 @@ def multiply(
     rows: tuple[Tensor, Tensor, Tensor],
     x: Tensor,
     *,
+    only: Tensor | None = None,
     plus: Tensor | None = None,
     scale: float = 1.0,
 ) -> Tensor:
     """scale * (A x + plus) for a sparse A by rows, (starts [n + 1], columns [E], values [E]), and x [m, D]: [n, D].
 
-    No gradient.
+    only: ids [R] of the rows of A to work out, [R, D] then. No gradient.
     """
     (starts, columns, values), x = rows, x.detach()
-    if loops := _fast(starts, x):
+    if loops := fast(starts, x):
         dense = x.contiguous().numpy()
         added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
-        out = np.empty((len(starts) - 1, x.shape[1]), dense.dtype)
-        arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense, added, dense.dtype.type(scale))
-        loops.multiply(*arrays, out)
+        some = np.empty(0, np.int64) if only is None else only.numpy()
+        out = np.empty((len(starts) - 1 if only is None else len(some), x.shape[1]), dense.dtype)
+        if len(out):
+            arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense, some, added, dense.dtype.type(scale))
+            loops.multiply(*arrays, out)
         return torch.from_numpy(out)
     with warnings.catch_warnings():  # torch calls its CSR support beta, once a process
         warnings.filterwarnings("ignore", message="Sparse CSR")
         matrix = torch.sparse_csr_tensor(
             starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)), check_invariants=False
         )
-    product = matrix @ x
+    product = matrix @ x if only is None else (matrix @ x)[only]
     return (product if plus is None else product + plus.detach()) * scale
 
 
 def candidate_scores(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
     """query [B, D] against table[ids [B, M]] without gradient and without holding [B, M, D]: [B, M]."""
     query, table = query.detach(), table.detach()
-    if loops := _fast(query, table, ids):
+    if loops := fast(query, table, ids):
         out = np.empty(ids.shape, query.numpy().dtype)
         loops.candidate_scores(query.contiguous().numpy(), table.contiguous().numpy(), ids.numpy(), out)
         return torch.from_numpy(out)
@@ -201,7 +205,7 @@ def ranks(scores: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
 
     Items with equal scores stand in the order of their ids.
     """
-    if loops := _fast(scores, wanted):
+    if loops := fast(scores, wanted):
         out = np.empty(len(wanted), np.int64)
         loops.ranks(scores.numpy(), starts.numpy(), wanted.numpy(), out)
         return torch.from_numpy(out)
@@ -212,43 +216,6 @@ def ranks(scores: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
         mine = scores[r, items].unsqueeze(1)
         found.append(((scores[r] > mine) | ((scores[r] == mine) & (ids < items[:, None]))).sum(1))
     return torch.cat(found)
-
-
-def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Adds up the rows of equal ids: ids [E] below n, values [E, D] -> distinct ids [R], sums [R, D]."""
-    if loops := _fast(ids, values):
-        place, out = np.full(n, -1, np.int32), np.empty(values.shape, values.numpy().dtype)
-        distinct = np.empty(len(ids), np.int64)
-        count = loops.sum_rows(ids.numpy(), values.contiguous().numpy(), place, distinct, out)
-        return torch.from_numpy(distinct[:count]), torch.from_numpy(out[:count])
-    distinct, place = ids.unique(return_inverse=True)
-    return distinct, torch.zeros(len(distinct), values.shape[1], device=ids.device).index_add_(0, place, values)
-
-
-def adam_rows(
-    rows: Tensor | None,
-    gradient: Tensor,
-    table: Tensor,
-    first: Tensor,
-    second: Tensor,
-    *,
-    step: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
-    """One Adam step, in place, on some rows of a table and of its two moments (None: on all of it)."""
-    fix1, fix2 = 1 - betas[0] ** step, 1 - betas[1] ** step
-    if rows is not None and (loops := _fast(rows, table)) and table.dtype == torch.float32:
-        arrays = (rows.numpy(), gradient.numpy(), table.detach().numpy(), first.numpy(), second.numpy())
-        loops.lazy_adam(*arrays, *map(np.float32, (lr / fix1, fix2**-0.5, *betas, eps)))
-        return
-    m, v = (first, second) if rows is None else (first[rows], second[rows])
-    m, v = m.lerp(gradient, 1 - betas[0]), (v * betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    change = m / ((v / fix2).sqrt() + eps) * (lr / fix1)
-    every = slice(None) if rows is None else rows
-    first[every], second[every] = m, v
-    table[every] = table[every] - change
 
 
 def places(scores: Tensor, starts: Tensor, wanted: Tensor, many: int | None = None) -> Tensor:
@@ -295,7 +262,7 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """
     ids = torch.full((len(scores), most), -1, device=scores.device)
     values = torch.full(ids.shape, -torch.inf, dtype=scores.dtype, device=scores.device)
-    if loops := _fast(scores):
+    if loops := fast(scores):
         loops.best(scores.numpy(), ids.numpy(), values.numpy())
         return ids, values
     take = min(most, scores.shape[1])
@@ -313,12 +280,3 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
         ids[rows, :take] = order.masked_fill(gone, -1)
         values[rows, :take] = low[rows].gather(1, order)
     return ids, values
-
-
-def row_differences(table: np.ndarray[Any, Any], plus: Tensor, minus: Tensor) -> Tensor:
-    """table[plus] - table[minus] in float32, for a numpy table [I, F] and ids [B]: [B, F]."""
-    if isinstance(table, np.ndarray) and table.dtype in (np.float32, np.float64) and (loops := compiled()):
-        out = np.empty((len(plus), table.shape[1]), np.float32)
-        loops.row_differences(table, plus.numpy(), minus.numpy(), out)
-        return torch.from_numpy(out)
-    return torch.from_numpy(np.asarray(table[plus.numpy()], np.float32) - np.asarray(table[minus.numpy()], np.float32))

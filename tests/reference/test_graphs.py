@@ -18,6 +18,7 @@ from foilrec.graphs import (
     neighbour_mean,
     weighted_subset,
 )
+from foilrec.rows import adam_rows, differences, sum_rows
 
 Chi = Callable[[Tensor, Tensor], float]
 U, I, D = 13, 9, 5
@@ -238,7 +239,7 @@ def test_best_is_the_start_of_the_sorted_row(most: int) -> None:
 def test_sum_rows() -> None:
     generator = torch.Generator().manual_seed(0)
     ids, values = torch.randint(0, 8, (20,), generator=generator), torch.randn(20, D, generator=generator)
-    distinct, sums = kernels.sum_rows(ids, values, 10)
+    distinct, sums = sum_rows(ids, values, 10)
     assert sorted(distinct.tolist()) == sorted(set(ids.tolist()))
     for i, total in zip(distinct.tolist(), sums, strict=True):
         assert torch.allclose(total, values[ids == i].sum(0), atol=1e-5)
@@ -249,7 +250,7 @@ def test_sum_rows() -> None:
 def test_row_differences(dtype: type) -> None:
     rows = np.random.default_rng(0).normal(size=(8, 3)).astype(dtype)
     plus, minus = torch.tensor([0, 7, 3, 3]), torch.tensor([1, 2, 3, 0])
-    found = kernels.row_differences(rows, plus, minus)
+    found = differences(rows, plus, minus)
     expected = [[float(rows[p, d]) - float(rows[n, d]) for d in range(3)] for p, n in zip(plus, minus, strict=True)]
     assert found.dtype == torch.float32
     assert torch.allclose(found, torch.tensor(expected), atol=1e-6)
@@ -265,7 +266,7 @@ def test_adam_rows_agree_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
         for step in range(1, 5):
             rows = torch.randperm(9, generator=generator)[:4]
             gradient = torch.randn(4, D, generator=generator)
-            kernels.adam_rows(rows, gradient, table, first, second, step=step, lr=0.1, betas=(0.9, 0.99), eps=1e-8)
+            adam_rows(rows, gradient, table, first, second, step=step, lr=0.1, betas=(0.9, 0.99), eps=1e-8)
         ends.append((table, first, second))
     monkeypatch.undo()
     kernels.compiled.cache_clear()

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, softplus
 
 from foilrec import streams
-from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
 from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.graphs import Graph, interaction_graph, inverse_root_degrees, nearest_rows, neighbour_mean, weighted_subset
+from foilrec.rows import Differences
+from foilrec.walks import Walk
 
 
 class FREEDOM(Backbone):
@@ -83,16 +85,29 @@ class FREEDOM(Backbone):
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """Both graphs: the pruned one in training, the whole one otherwise. `inputs` replaces Q on the user side."""
-        graph = self.graph if self.training else self.whole
-        users, items = graph.smooth(self.users.weight, self.ids.weight if inputs is None else inputs, self.layers)
-        return Tables(items=items + self.semantic(), users=users)
+        users, items = self.users.weight, self.ids.weight if inputs is None else inputs
+        if not (self.training and self.hops and Walk.pays(self.graph, self.layers)):
+            users, items = self._smooth(users, items)
+            return Tables(items=items, users=users)
+        walk = Walk(self.graph, users, items, self.layers, self.alike, self.semantic(self.hops - 1))
+        return LateTables(lambda: self._smooth(users, items), walk.users, walk.items)
 
-    def semantic(self) -> Tensor:
+    def _smooth(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        graph = self.graph if self.training else self.whole
+        users, items = graph.smooth(users, items, self.layers)
+        return users, items + self.semantic(self.hops)
+
+    def semantic(self, hops: int) -> Tensor:
         """S^hops Q, [I, D]: what the look-alikes bring."""
         alike = self.ids.weight
-        for _ in range(self.hops):
+        for _ in range(hops):
             alike = self.alike(alike)
         return alike
+
+    def use_row_gradients(self) -> bool:
+        """Trained feature tables are looked up; the others are walked on."""
+        self.row_gradients = bool(self.content)
+        return self.row_gradients
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
         """The heads' BPR on the batch's rows: head_weight * sum_m softplus(h_u . (z_n - z_p)), mean over negatives."""
@@ -121,6 +136,9 @@ class FREEDOM(Backbone):
         return weight
 
     def _differences(self, name: str, plus: Tensor, minus: Tensor) -> Tensor:
+        if name in self.content and self.row_gradients:
+            made: Tensor = Differences.apply(self.content[name].weight, plus, minus)  # type: ignore[no-untyped-call]
+            return made
         if name in self.content:
             return self._rows(name, plus) - self._rows(name, minus)
         return self.data.features[name].differences(plus, minus)

@@ -6,7 +6,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from foilrec import kernels
+from foilrec.rows import adam_rows, sum_rows
 
 
 class LazyAdam(torch.optim.Optimizer):
@@ -51,8 +51,8 @@ class LazyAdam(torch.optim.Optimizer):
         state["step"] += 1
         rows, values = None, gradient
         if gradient.is_sparse:
-            rows, values = kernels.sum_rows(gradient._indices()[0], gradient._values(), len(parameter))
-        kernels.adam_rows(
+            rows, values = sum_rows(gradient._indices()[0], gradient._values(), len(parameter))
+        adam_rows(
             rows,
             values,
             parameter,

@@ -1,0 +1,153 @@
+"""Rows instead of whole tables: a walk's rows, differences, sums and Adam's step against their dense forms."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from foilrec import kernels, parts
+from foilrec.core import Data, LateTables
+from foilrec.graphs import Graph, interaction_graph
+from foilrec.rows import Differences, adam_rows, add_rows
+from foilrec.walks import Walk
+
+U, I, D = 14, 9, 5
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def graphs() -> tuple[Graph, Graph]:
+    """A user-item graph in which some have no edge, and a graph of items."""
+    pairs = (random(U - 2, I - 1) > 0.5).nonzero()
+    beside = (random(I, I, seed=1) > 0.7).nonzero()
+    return interaction_graph(pairs, U, I), Graph(*beside.T, random(len(beside), seed=2), (I, I))
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_rows_of_a_walk_are_those_of_the_whole_and_so_are_their_gradients(layers: int, aside: bool) -> None:
+    graph, beside = graphs()
+    late = [random(n, D, seed=s).requires_grad_() for s, n in enumerate((U, I, I))]
+    whole = [x.detach().clone().requires_grad_() for x in late]
+    walk = Walk(graph, late[0], late[1], layers, *((beside, late[2]) if aside else ()))
+    users, items = graph.smooth(whole[0], whole[1], layers)
+    items = items + (beside(whole[2]) if aside else 0)
+    asked = torch.tensor([3, 0, 3, 13]), torch.tensor([[8, 1], [1, 1]]), torch.tensor([4, 8])
+    found = walk.users(asked[0]), walk.items(asked[1]), walk.items(asked[2])
+    expected = users[asked[0]], items[asked[1]], items[asked[2]]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    weights = [random(*x.shape, seed=9 + k) for k, x in enumerate(found)]
+    for rows in (found, expected):
+        torch.stack([(x * w).sum() for x, w in zip(rows, weights, strict=True)]).sum().backward()
+    for one, other in list(zip(late, whole, strict=True))[: 3 if aside else 2]:
+        assert torch.allclose(one.grad, other.grad, atol=1e-5)
+
+
+def test_a_walk_may_go_back_twice() -> None:
+    graph, _ = graphs()
+    users, items = random(U, D).requires_grad_(), random(I, D, seed=1).requires_grad_()
+    total = Walk(graph, users, items, 2).users(torch.arange(4)).square().sum()
+    total.backward(retain_graph=True)
+    once = users.grad.clone()
+    total.backward()
+    assert torch.allclose(users.grad, 2 * once)
+
+
+@pytest.mark.skipif(kernels.compiled() is None, reason="numba is not installed: tables are made whole")
+@pytest.mark.parametrize("options", [("lightgcn", {}), ("freedom", {"prune": 0.5, "neighbours": 4, "hops": 2})])
+def test_a_training_step_is_the_same_by_rows_and_by_tables(
+    options: tuple[str, dict[str, Any]], world: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = parts.build("backbone", options[0], world, **options[1]).train()
+    model.begin_epoch(1)
+    batch = next(iter(world.batches(50, 0)))
+    gradients = []
+    for late in (True, False):
+        monkeypatch.setattr(Walk, "pays", staticmethod(lambda *_, on=late: on))
+        model.zero_grad()
+        tables = model.propagate()
+        assert isinstance(tables, LateTables) is late
+        (tables.user_rows(batch.users) * tables.item_rows(batch.positives)).sum().sigmoid().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.skipif(kernels.compiled() is None, reason="numba is not installed: tables are made whole")
+def test_late_tables_looked_at_without_gradient_still_carry_one(world: Data) -> None:
+    model = parts.build("backbone", "lightgcn", world).train()
+    tables = model.propagate()
+    with torch.no_grad():
+        seen = tables.items
+    assert not seen.requires_grad
+    assert tables.items.requires_grad
+    assert torch.equal(seen, tables.items.detach())
+    assert torch.allclose(tables.item_rows(torch.arange(7)), seen[:7], atol=1e-6)
+    assert not isinstance(model.eval().propagate(), LateTables)
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_add_rows() -> None:
+    ids, values, out = torch.tensor([2, 0, 2]), random(3, D), random(4, D, seed=1)
+    expected = [out[r] + sum((values[k] for k in range(3) if ids[k] == r), torch.zeros(D)) for r in range(4)]
+    add_rows(ids, values, out)
+    assert torch.allclose(out, torch.stack(expected), atol=1e-6)
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_differences_have_the_dense_gradient_by_rows() -> None:
+    table, plain = random(8, D).requires_grad_(), random(8, D).requires_grad_()
+    plus, minus, weight = torch.tensor([1, 1, 4, 6]), torch.tensor([4, 0, 1, 6]), random(4, D, seed=3)
+    made = Differences.apply(table, plus, minus)
+    assert torch.equal(made, table[plus] - table[minus])
+    (made * weight).sum().backward()
+    ((plain[plus] - plain[minus]) * weight).sum().backward()
+    assert table.grad.is_sparse
+    assert torch.allclose(table.grad.to_dense(), plain.grad, atol=1e-6)
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_makes_the_same_step_of_row_and_dense_gradients(decay: float) -> None:
+    ours, theirs = torch.nn.Parameter(random(30, D)), torch.nn.Parameter(random(30, D))
+    one = parts.build("optimizer", "adam", [ours], lr=0.02, weight_decay=decay)
+    other = torch.optim.Adam([theirs], lr=0.02, weight_decay=decay, fused=False, foreach=False)
+    for step in range(6):
+        ids, values = (
+            torch.randint(0, 30, (12,), generator=torch.Generator().manual_seed(step)),
+            random(12, D, seed=step),
+        )
+        ours.grad = torch.sparse_coo_tensor(ids[None], values, (30, D), check_invariants=False)
+        theirs.grad = ours.grad.to_dense()
+        one.step()
+        other.step()
+        assert torch.allclose(ours, theirs, atol=1e-6)
+    again = parts.build("optimizer", "adam", [ours], lr=0.02, weight_decay=decay)
+    again.load_state_dict(one.state_dict())
+    assert int(again.state[ours]["step"]) == 6
+
+
+def test_adam_moves_the_rows_that_no_one_touched() -> None:
+    table, first, second = random(4, D), random(4, D, seed=1), random(4, D, seed=2).square()
+    before, m, v = table.clone(), 0.9 * first, 0.99 * second
+    adam_rows(
+        torch.tensor([2]),
+        torch.ones(1, D),
+        table,
+        first,
+        second,
+        step=3,
+        lr=0.1,
+        betas=(0.9, 0.99),
+        eps=1e-8,
+        others=True,
+    )
+    expected = before - 0.1 * (m / (1 - 0.9**3)) / ((v / (1 - 0.99**3)).sqrt() + 1e-8)
+    assert torch.allclose(table[[0, 1, 3]], expected[[0, 1, 3]], atol=1e-6)
+    assert not torch.allclose(table[2], expected[2], atol=1e-3)
