@@ -147,111 +147,6 @@ def ranks(scores: Array, starts: Array, wanted: Array, out: Array) -> None:
             out[e] = count
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # Python's division would not be vectorised
-def lazy_adam(
-    rows: Array,
-    grad: Array,
-    table: Array,
-    first: Array,
-    second: Array,
-    step: np.float32,
-    root: np.float32,
-    beta1: np.float32,
-    beta2: np.float32,
-    eps: np.float32,
-) -> None:
-    """One Adam step on the given rows of a table; the others, moments included, stay as they are.
-
-    step is lr / (1 - beta1^t), root 1 / sqrt(1 - beta2^t).
-    """
-    rest1, rest2 = np.float32(1) - beta1, np.float32(1) - beta2
-    for k in range(rows.size):
-        here, m, v, g = table[rows[k]], first[rows[k]], second[rows[k]], grad[k]
-        for d in range(table.shape[1]):
-            m[d] = beta1 * m[d] + rest1 * g[d]
-            v[d] = beta2 * v[d] + rest2 * g[d] * g[d]
-            here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def adam(
-    place: Array,
-    grad: Array,
-    table: Array,
-    first: Array,
-    second: Array,
-    step: np.float32,
-    root: np.float32,
-    beta1: np.float32,
-    beta2: np.float32,
-    eps: np.float32,
-) -> None:
-    """One Adam step on every row of a table in one pass: row r has gradient grad[place[r]], or none if place is -1."""
-    rest1, rest2 = np.float32(1) - beta1, np.float32(1) - beta2
-    for r in range(table.shape[0]):
-        here, m, v = table[r], first[r], second[r]
-        if place[r] >= 0:
-            g = grad[place[r]]
-            for d in range(table.shape[1]):
-                m[d] = beta1 * m[d] + rest1 * g[d]
-                v[d] = beta2 * v[d] + rest2 * g[d] * g[d]
-                here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
-        else:
-            for d in range(table.shape[1]):
-                m[d] = beta1 * m[d]
-                v[d] = beta2 * v[d]
-                here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
-
-
-@njit(cache=True, nogil=True)
-def add_rows(ids: Array, values: Array, out: Array) -> None:
-    """out[ids[k]] += values[k], in order."""
-    for k in range(ids.size):
-        here, more = out[ids[k]], values[k]
-        for d in range(values.shape[1]):
-            here[d] += more[d]
-
-
-@njit(cache=True, nogil=True)
-def add_differences(plus: Array, minus: Array, values: Array, place: Array, distinct: Array, out: Array) -> int:
-    """Adds values[k] to the row of plus[k] and takes it from that of minus[k]; rows stand in order of appearance.
-
-    place comes filled with -1; the count of distinct ids is given back, and as many rows of out are filled.
-    """
-    count = 0
-    for k in range(plus.size):
-        for side in range(2):
-            i = plus[k] if side == 0 else minus[k]
-            sign = np.float32(1) if side == 0 else np.float32(-1)
-            r = place[i]
-            if r < 0:
-                place[i], distinct[count] = count, i
-                for d in range(values.shape[1]):
-                    out[count, d] = sign * values[k, d]
-                count += 1
-            else:
-                for d in range(values.shape[1]):
-                    out[r, d] += sign * values[k, d]
-    return count
-
-
-@njit(cache=True, nogil=True)
-def sum_rows(ids: Array, values: Array, place: Array, distinct: Array, out: Array) -> int:
-    """Adds up the rows of equal ids in order of first appearance and gives how many there are (place: all -1)."""
-    count = 0
-    for k in range(ids.size):
-        r = place[ids[k]]
-        if r < 0:
-            place[ids[k]], distinct[count] = count, ids[k]
-            for d in range(values.shape[1]):
-                out[count, d] = values[k, d]
-            count += 1
-        else:
-            for d in range(values.shape[1]):
-                out[r, d] += values[k, d]
-    return count
-
-
 @njit(cache=True, nogil=True)
 def best(scores: Array, ids: Array, values: Array) -> None:
     """The first ids.shape[1] items of each row, NaN left out; ids come filled with -1 and values with -inf."""
@@ -295,9 +190,39 @@ def _sink(heap: Array, held: Array, size: int, x: float, i: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def row_differences(table: Array, plus: Array, minus: Array, out: Array) -> None:
-    """out[k] = table[plus[k]] - table[minus[k]], in one pass."""
-    for k in range(plus.size):
-        p, m = plus[k], minus[k]
-        for d in range(table.shape[1]):
-            out[k, d] = table[p, d] - table[m, d]
+def hide_taken(likeness: Array, ids: Array, order: Array, users: Array, starts: Array, items: Array) -> None:
+    """likeness[b, k] = -inf where users[b] took ids[k]; order sorts ids [M], so that the few taken are looked up."""
+    for b in range(users.size):
+        for e in range(starts[users[b]], starts[users[b] + 1]):
+            low, high = 0, ids.size
+            while low < high:
+                middle = (low + high) >> 1
+                if ids[order[middle]] < items[e]:
+                    low = middle + 1
+                else:
+                    high = middle
+            while low < ids.size and ids[order[low]] == items[e]:
+                likeness[b, order[low]] = -np.inf
+                low += 1
+
+
+@njit(cache=True, nogil=True)
+def pick_above(likeness: Array, least: Array, word: Array, keep: int, out: Array) -> None:
+    """out[b] = an even draw of the `keep` columns at or above least[b], their keep-th best; -1 if all are -inf."""
+    for b in range(out.size):
+        row, above, equal = likeness[b], 0, 0
+        for k in range(row.size):
+            above += row[k] > least[b]
+            equal += row[k] == least[b]
+        ties = 0 if least[b] == -np.inf else min(equal, keep - above)
+        out[b] = -1
+        if above + ties == 0:
+            continue
+        left = below(np.uint64(word[b]), np.uint64(above + ties))
+        for k in range(row.size):
+            if row[k] > least[b] or (row[k] == least[b] and ties > 0):
+                ties -= row[k] == least[b]
+                if left == 0:
+                    out[b] = k
+                    break
+                left -= 1

@@ -204,13 +204,24 @@ class Backbone(nn.Module):
     def begin_epoch(self, epoch: int) -> None:
         """Refresh what changes once an epoch (a pruned graph, say): a function of (self.seed, epoch)."""
 
+    def end_epoch(self, epoch: int) -> None:
+        """Refresh what evaluation and the next epoch's sampler need, after the last step: see begin_epoch."""
+
     def inputs(self) -> Tensor:
-        """What the items bring to the graph, [I, D]. Needed only by wrappers that replace it."""
+        """What the items bring to the graph, [I, D]: their free rows. Needed only by wrappers that replace it."""
         raise NotImplementedError(f"{type(self).__name__} has no item inputs to replace")
+
+    def ego(self) -> Tensor:
+        """inputs(), smoothed where the method smooths items before anything else, [I, D]."""
+        return self.inputs()
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """Everything that does not depend on the batch; `inputs` [I, D] stands in for inputs()."""
         raise NotImplementedError
+
+    def step_tables(self, batch: Batch) -> Tables:
+        """What a training step reads: propagate(), unless it depends on the items that the step touches."""
+        return self.propagate()
 
     def query(self, tables: Tables, batch: Batch) -> Tensor:
         """The vector [B, D] that stands for each row's user."""
@@ -236,10 +247,12 @@ class Sampler(nn.Module):
     """Chooses, or makes up, the negatives. Only forward must be written.
 
     Thrown away after training: what must serve lives in the backbone. log_q_is says how far Negatives.log_q can be
-    trusted: "exact", "approximate" or "absent".
+    trusted: "exact", "approximate" or "absent". shares_batch says that the rows of a batch draw from something in
+    common, so that a draw depends on which rows are together; elsewhere it must not.
     """
 
     log_q_is: ClassVar[str] = "absent"
+    shares_batch: ClassVar[bool] = False
 
     def __init__(self, data: Data) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foilrec import kernels, streams
-from foilrec.errors import BadData, some
+from foilrec.errors import BadData, BadOption, some
 from foilrec.rows import differences
 
 
@@ -21,7 +21,7 @@ class Batch:
 
     rows [B] says which training rows these are: together with the epoch it decides every random draw for them, so
     that neither the batch size nor the order of the batches changes a negative. history [B, H] holds what each user
-    took before, oldest first, -1 where there is nothing.
+    took before, oldest first, -1 where there is nothing. seed is that of the run: what parts draw by it, they agree on.
     """
 
     users: Tensor
@@ -29,6 +29,7 @@ class Batch:
     rows: Tensor | None = None
     epoch: int = 0
     history: Tensor | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.users)
@@ -40,7 +41,7 @@ class Batch:
         moved = [None if x is None else x.to(device) for x in (self.users, self.positives, self.rows, self.history)]
         users, positives, rows, history = moved
         assert users is not None and positives is not None
-        return Batch(users, positives, rows, self.epoch, history)
+        return Batch(users, positives, rows, self.epoch, history, self.seed)
 
 
 class SeenIndex:
@@ -238,7 +239,14 @@ class Data:
         users, positives = self.train[order].unbind(1)
         parts = (x.contiguous().split(size) for x in (users, positives, order))
         for u, p, r in zip(*parts, strict=True):
-            yield Batch(u, p, r, epoch)
+            yield Batch(u, p, r, epoch, seed=seed)
+
+    def easy(self, batch: Batch) -> Tensor:
+        """One uniform unseen item a row, [B]: the same for every part that asks, so that they can agree on it."""
+        if batch.rows is None:
+            raise BadOption("This batch does not say which training rows it holds: take it from data.batches().")
+        key = streams.key(batch.seed, "easy", batch.epoch)
+        return self.seen.unseen(batch.users, batch.rows, 1, key)[:, 0]
 
     def user_number(self, raw: object) -> int | None:
         """The number of a raw user id, or None when the data has no such user."""

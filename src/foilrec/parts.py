@@ -103,11 +103,20 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
             raise BadOption(
                 f"{kind} {name!r} has no option {key!r}{did_you_mean(key, [*takes, 'name']) or '.'} It takes {listed}."
             )
-        if not fits(value, takes[key].type):
+        if (inner := nested(takes[key].type, value)) is not None:
+            check_options(inner, value["name"], {k: v for k, v in value.items() if k != "name"})
+        elif not fits(value, takes[key].type):
             raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
     missing = [o for o in takes.values() if o.default is Option.REQUIRED and o.name not in given]
     if missing:
         raise BadOption(f"{kind} {name!r} needs {', '.join(map(str, missing))}.")
+
+
+def nested(hint: Any, value: object) -> str | None:
+    """The family of an option that is a part itself, when the value is a recipe's table for it: name and options."""
+    kinds = [hint, *typing.get_args(hint)]
+    found = next((kind for kind, (_, base) in FAMILIES.items() if base in kinds), None)
+    return found if isinstance(value, dict) and isinstance(value.get("name"), str) else None
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -137,4 +146,10 @@ def fits(value: object, hint: Any) -> bool:
 def build(kind: str, name: str, *given: Any, **chosen: Any) -> Any:
     """The part itself, its options checked; `given` is what the family's contract hands to every member."""
     check_options(kind, name, chosen)
-    return find(kind, name)(*given, **chosen)
+    part = find(kind, name)
+    takes = options(part)
+    for key, value in chosen.items():
+        if (inner := nested(takes[key].type, value)) is not None:
+            inside = {k: v for k, v in value.items() if k != "name"}
+            chosen[key] = build(inner, value["name"], *given, **inside)
+    return part(*given, **chosen)

@@ -83,6 +83,10 @@ class FREEDOM(Backbone):
         """The item ids' rows, [I, D]."""
         return self.ids.weight
 
+    def ego(self) -> Tensor:
+        """S^hops Q, [I, D]: what CCDRec fuses content into."""
+        return self.semantic(self.hops)
+
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """Both graphs: the pruned one in training, the whole one otherwise. `inputs` replaces Q on the user side."""
         users, items = self.users.weight, self.ids.weight if inputs is None else inputs

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foilrec.cli import data, shelf, work
+from foilrec.cli import audit, contest, data, shelf, work
 from foilrec.errors import FoilrecError
 
 app = typer.Typer(
@@ -19,7 +19,9 @@ app.add_typer(data.app, name="data")
 app.command()(work.demo)
 app.command()(work.train)
 app.command()(work.evaluate)
+app.command()(audit.audit)
 app.command()(work.recommend)
+app.command()(contest.compare)
 app.command("list")(shelf.list_parts)
 app.command()(shelf.show)
 app.command()(shelf.check)

@@ -2,11 +2,16 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foilrec.errors import BadOption, some
+
+if TYPE_CHECKING:
+    from foilrec.core import Data
+    from foilrec.recipe import Recipe
+    from foilrec.run import Run
 
 Changes = Annotated[
     list[str] | None,
@@ -30,26 +35,60 @@ def train(
     out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/NAME-DIGEST-sSEED]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the folder's checkpoint stands")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="only the result")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="several runs: how many, such as 5, or which, such as 1,2,5; --out holds them")
+    ] = None,
 ) -> None:
     """Trains a recipe to the end, scores the test set once, and leaves a run folder."""
-    from foilrec.cli.progress import shown
     from foilrec.recipe import Recipe
     from foilrec.run import default_folder
+
+    chosen, words = Recipe.load(recipe, changes or ()), [str(recipe), *(changes or ())]
+    if seeds is not None:
+        _train_seeds(chosen, seeds, out, words, resume=resume, quiet=quiet)
+        return
+    folder = out or default_folder(chosen)
+    again = shlex.join(["foilrec", "train", *words, "--out", str(folder), "--resume"])
+    run = _to_the_end(chosen, folder, None, again, resume=resume, quiet=quiet)
+    typer.echo(result(run.scores["test"], run.scores["best_epoch"]))
+    typer.echo(str(run.folder))
+
+
+def _to_the_end(recipe: "Recipe", folder: Path, data: "Data | None", again: str, *, resume: bool, quiet: bool) -> "Run":
+    """The finished run; an interruption tells the command that goes on, and exits."""
+    from foilrec.cli.progress import shown
     from foilrec.run import train as run_to_the_end
 
-    chosen = Recipe.load(recipe, changes or ())
-    folder = out or default_folder(chosen)
     try:
-        with shown(chosen, quiet=quiet) as (on_epoch, on_step):
-            run = run_to_the_end(chosen, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)
+        with shown(recipe, quiet=quiet) as (on_epoch, on_step):
+            return run_to_the_end(recipe, folder, data=data, resume=resume, on_epoch=on_epoch, on_step=on_step)
     except KeyboardInterrupt:
         saved = (folder / "last.safetensors").is_file()
         where = f"The last finished epoch is saved in {folder}" if saved else "No epoch was finished"
-        again = shlex.join(["foilrec", "train", str(recipe), *(changes or ()), "--out", str(folder), "--resume"])
         typer.echo(f"\nInterrupted. {where}; go on with:\n  {again}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(result(run.scores["test"], run.scores["best_epoch"]))
-    typer.echo(str(run.folder))
+
+
+def _train_seeds(
+    recipe: "Recipe", seeds: str, out: Path | None, words: list[str], *, resume: bool, quiet: bool
+) -> None:
+    """A run for each seed, a line for each run, and then their means with intervals."""
+    from foilrec.cli.contest import show
+    from foilrec.compare import compare
+    from foilrec.repeat import repeat, seeds_of
+
+    where = [] if out is None else ["--out", str(out)]
+    again = shlex.join(["foilrec", "train", *words, "--seeds", seeds, *where, "--resume"])
+
+    def one(chosen: "Recipe", folder: Path, data: "Data") -> "Run":
+        if not quiet:
+            typer.echo(f"seed {chosen.seed}: {folder}", err=True)
+        return _to_the_end(chosen, folder, data, again, resume=resume, quiet=quiet)
+
+    runs = repeat(recipe, seeds_of(seeds, recipe.seed), out, resume=resume, one=one)
+    for run in runs:
+        typer.echo(str(run.folder))
+    show(compare(runs))
 
 
 def result(means: dict[str, float], epoch: int) -> str:
