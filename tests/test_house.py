@@ -27,6 +27,7 @@ GROUND = {
     "kernels",
     "memory",
     "metrics",
+    "ranked",
     "rows",
     "streams",
     "toml",

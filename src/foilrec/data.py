@@ -12,7 +12,6 @@ from torch import Tensor
 
 from foilrec import kernels, streams
 from foilrec.errors import BadData, BadOption, some
-from foilrec.rows import differences
 
 
 @dataclass
@@ -149,7 +148,7 @@ class Features:
 
     def differences(self, plus: Tensor, minus: Tensor) -> Tensor:
         """Rows of some items less rows of others in float32, zero where one lacks the modality: ids [B] -> [B, F]."""
-        made = differences(self.rows, plus.cpu(), minus.cpu()).to(plus.device)
+        made = kernels.differences(self.rows, plus.cpu(), minus.cpu()).to(plus.device)
         if self.present is not None:
             made[~(self.has(plus) & self.has(minus))] = 0
         return made

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -66,25 +65,11 @@ def _comparison(runs: dict[str, Run], data: Data) -> Table:
             name,
             f"{test['recall@20']:.4f}",
             f"{test['ndcg@20']:.4f}",
-            f"{false_share(run, data):.1%}",
+            f"{run.hardness(len(data.train))['all'].liked:.1%}",
             str(run.scores["epochs"]),
             f"{run.scores['cpu_seconds']:.1f}",
         )
     return table
-
-
-@torch.no_grad()
-def false_share(run: Run, data: Data) -> float:
-    """The mean true probability that a user likes the negative that the trained sampler draws for him."""
-    assert data.oracle is not None
-    model, sampler, _ = run.recipe.build(data)
-    model.load_state_dict(run.model.state_dict())
-    tables = model.eval().propagate()
-    total = 0.0
-    for batch in data.batches(4096, run.recipe.seed):
-        drawn = sampler(tables, batch, model.query(tables, batch)).ids
-        total += float(data.oracle.probability(batch.users, drawn).sum()) / drawn.shape[1]
-    return total / len(data.train)
 
 
 def _example(run: Run, data: Data) -> Table:

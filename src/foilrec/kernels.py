@@ -280,3 +280,21 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
         ids[rows, :take] = order.masked_fill(gone, -1)
         values[rows, :take] = low[rows].gather(1, order)
     return ids, values
+
+
+def row_loops(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops over rows of tables, where they can serve these tensors."""
+    if not fast(*tensors):
+        return None
+    from foilrec import compiled_rows  # needs numba, which is there
+
+    return compiled_rows
+
+
+def differences(table: np.ndarray[Any, Any], plus: Tensor, minus: Tensor) -> Tensor:
+    """table[plus] - table[minus] in float32, for a numpy table [I, F] and ids [B]: [B, F]."""
+    if isinstance(table, np.ndarray) and table.dtype in (np.float32, np.float64) and (loops := row_loops()):
+        out = np.empty((len(plus), table.shape[1]), np.float32)
+        loops.row_differences(table, plus.numpy(), minus.numpy(), out)
+        return torch.from_numpy(out)
+    return torch.from_numpy(np.asarray(table[plus.numpy()], np.float32) - np.asarray(table[minus.numpy()], np.float32))

@@ -128,8 +128,10 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """A short name for the content: two recipes differ in it if they differ in anything but the name."""
+        """A short name for the content: two recipes differ in it if they differ in anything but the name, and in what
+        is measured on the way."""
         tree = {key: value for key, value in self.tree().items() if key != "name"}
+        tree["train"] = {key: value for key, value in tree["train"].items() if key != "meter"}
         return blake2b(toml.dumps(_in_order(tree)).encode(), digest_size=4).hexdigest()
 
     def protocol(self, split: str) -> Protocol:
@@ -171,9 +173,9 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     value = plain_value(text)
     if last in TABLES and not path and not isinstance(value, dict):
         value = {"name": value}
-    if last == "name" and len(path) == 1 and path[0] in TABLES:
+    if last == "name" and path and path[0] in TABLES:
         default: Part = getattr(Recipe, path[0])
-        if table.get("name", default.name) != value:
+        if table.get("name", default.name if len(path) == 1 else None) != value:
             table.clear()
     table[last] = value
 

@@ -1,27 +1,17 @@
 """Work on the rows of tables that a batch touches: sums by id, differences, and Adam's step."""
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec.kernels import fast
-
-
-def _loops(*tensors: Tensor) -> ModuleType | None:
-    """The compiled loops over rows, where they can serve these tensors."""
-    if not fast(*tensors):
-        return None
-    from foilrec import compiled_rows  # needs numba, which is there
-
-    return compiled_rows
+from foilrec.kernels import differences, row_loops
 
 
 def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Adds up the rows of equal ids: ids [E] below n, values [E, D] -> distinct ids [R], sums [R, D]."""
-    if loops := _loops(ids, values):
+    if loops := row_loops(ids, values):
         place, out = np.full(n, -1, np.int32), np.empty(values.shape, values.numpy().dtype)
         distinct = np.empty(len(ids), np.int64)
         count = loops.sum_rows(ids.numpy(), values.contiguous().numpy(), place, distinct, out)
@@ -32,19 +22,10 @@ def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def add_rows(ids: Tensor, values: Tensor, out: Tensor) -> None:
     """out[ids[k]] += values[k], in place: ids [E], values [E, D], out [n, D]."""
-    if loops := _loops(ids, values, out):
+    if loops := row_loops(ids, values, out):
         loops.add_rows(ids.numpy(), values.contiguous().numpy(), out.numpy())
     else:
         out.index_add_(0, ids, values)
-
-
-def differences(table: np.ndarray[Any, Any], plus: Tensor, minus: Tensor) -> Tensor:
-    """table[plus] - table[minus] in float32, for a numpy table [I, F] and ids [B]: [B, F]."""
-    if isinstance(table, np.ndarray) and table.dtype in (np.float32, np.float64) and (loops := _loops()):
-        out = np.empty((len(plus), table.shape[1]), np.float32)
-        loops.row_differences(table, plus.numpy(), minus.numpy(), out)
-        return torch.from_numpy(out)
-    return torch.from_numpy(np.asarray(table[plus.numpy()], np.float32) - np.asarray(table[minus.numpy()], np.float32))
 
 
 class Differences(torch.autograd.Function):
@@ -55,7 +36,7 @@ class Differences(torch.autograd.Function):
         """The differences."""
         ctx.save_for_backward(plus, minus)
         ctx.shape = table.shape
-        if _loops(table, plus):
+        if row_loops(table, plus):
             return differences(table.detach().numpy(), plus, minus)
         return table[plus] - table[minus]
 
@@ -63,7 +44,7 @@ class Differences(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of the touched rows alone."""
         (plus, minus), values = ctx.saved_tensors, gradients[0]
-        if loops := _loops(values, plus):
+        if loops := row_loops(values, plus):
             place, distinct = np.full(ctx.shape[0], -1, np.int32), np.empty(2 * len(plus), np.int64)
             sums = np.empty((min(2 * len(plus), ctx.shape[0]), ctx.shape[1]), np.float32)
             arrays = (plus.numpy(), minus.numpy(), values.contiguous().numpy(), place, distinct, sums)
@@ -93,7 +74,7 @@ def adam_rows(
     their moments decay: what a dense Adam does, without a dense gradient.
     """
     fix1, fix2 = 1 - betas[0] ** step, 1 - betas[1] ** step
-    if rows is not None and (loops := _loops(rows, table)) and table.dtype == torch.float32:
+    if rows is not None and (loops := row_loops(rows, table)) and table.dtype == torch.float32:
         arrays = (gradient.numpy(), table.detach().numpy(), first.numpy(), second.numpy())
         constants = map(np.float32, (lr / fix1, fix2**-0.5, *betas, eps))
         if others:

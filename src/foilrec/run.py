@@ -15,6 +15,7 @@ from foilrec import files, memory, parts
 from foilrec.core import Backbone, Data
 from foilrec.errors import BadData, BadOption, RunBroken, some
 from foilrec.evaluation import Scores, evaluate, top_k
+from foilrec.hardness import ROWS, Meter, Reading
 from foilrec.provenance import about, free_cores
 from foilrec.recipe import Recipe
 from foilrec.trainer import Epoch, Objective, Trainer
@@ -120,6 +121,16 @@ class Run:
     def evaluate(self, split: str = "test", *, lists: bool = True) -> Scores:
         """Scores the best weights on a split, by the recipe's protocol."""
         return evaluate(self.model, self.recipe.protocol(split), lists=lists)
+
+    def hardness(self, rows: int = ROWS) -> dict[str, Reading]:
+        """How hard the negatives of a fresh sampler are for the best weights, as hardness.Meter tells."""
+        model, sampler, loss = self.recipe.build(self.data)
+        model.load_state_dict(self.model.state_dict())
+        epoch = self.scores["best_epoch"]
+        model.begin_epoch(epoch)
+        with torch.no_grad():
+            sampler.begin_epoch(epoch, model, model.propagate())
+        return Meter(self.data, rows, seed=self.recipe.seed)(model, sampler, loss, epoch)
 
     def recommend(self, users: Sequence[object] | None = None, top: int = 10) -> "pl.DataFrame":
         """The `top` items for some users (all by default): columns user, rank, item, score, title if known.

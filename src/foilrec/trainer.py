@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foilrec.core import Backbone, Batch, Loss, Sampler, score
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate
+from foilrec.hardness import Meter
 from foilrec.metrics import parse
 
 State = dict[str, Any]
@@ -22,7 +23,8 @@ class Settings:
 
     batch: positives a step. epochs: at most so many. patience: stop after so many evaluations in a row without a new
     best (0: never). every: evaluate every so many epochs. select: the validation metric that chooses the best epoch;
-    full-precision values are compared, and a tie is no improvement.
+    full-precision values are compared, and a tie is no improvement. meter: training rows whose negatives are measured
+    after each epoch (0: none); nothing follows from it, so that it is no part of a recipe's digest.
     """
 
     batch: int = 2048
@@ -30,9 +32,10 @@ class Settings:
     patience: int = 20
     every: int = 1
     select: str = "recall@20"
+    meter: int = 256
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("epochs", 1), ("patience", 0), ("every", 1)):
+        for name, least in (("batch", 1), ("epochs", 1), ("patience", 0), ("every", 1), ("meter", 0)):
             if getattr(self, name) < least:
                 raise BadOption(f"train.{name} = {getattr(self, name)} must be at least {least}.")
         parse(self.select)
@@ -40,7 +43,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What there is to tell after an epoch: its number from 0, mean loss a row, seconds, validation means if any."""
+    """What there is to tell after an epoch: its number from 0, mean loss a row, seconds of training, validation means
+    if any, and how hard the negatives were (the plain values of hardness.Reading, by part of the draws)."""
 
     number: int
     loss: float
@@ -49,6 +53,7 @@ class Epoch:
     valid: dict[str, float] | None
     best: bool
     last: bool
+    hardness: dict[str, dict[str, Any]] | None = None
 
 
 @dataclass
@@ -71,7 +76,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The total loss of one batch."""
-        tables = self.model.propagate()
+        tables = self.model.step_tables(batch)
         query = self.model.query(tables, batch)
         with torch.no_grad() if not any(p.requires_grad for p in self.sampler.parameters()) else torch.enable_grad():
             negatives = self.sampler(tables, batch, query)
@@ -105,6 +110,7 @@ class Trainer:
         self.protocol, self.seed, self.on_step = protocol, seed, on_step
         self.progress = Progress()
         self._best: dict[str, Tensor] = {}
+        self._meter = Meter(objective.model.data, settings.meter, seed=seed) if settings.meter else None
 
     def epochs(self) -> Iterator[Epoch]:
         """One Epoch after another until the last; a resumed trainer starts where its state stood."""
@@ -113,10 +119,19 @@ class Trainer:
             number = self.progress.epoch
             loss = self._run(number)
             spent = time.perf_counter() - wall, time.process_time() - cpu
+            hardness = self._measure(number)
             due = (number + 1) % self.settings.every == 0 or number + 1 == self.settings.epochs
             valid = evaluate(self.objective.model, self.protocol).means if due else None
             best = self._note(number, valid)
-            yield Epoch(number, loss, *spent, valid, best, self.progress.done)
+            yield Epoch(number, loss, *spent, valid, best, self.progress.done, hardness)
+
+    def _measure(self, number: int) -> dict[str, dict[str, Any]] | None:
+        """How hard the sampler's negatives are at the end of an epoch: told, and never fed back."""
+        if self._meter is None:
+            return None
+        parts = self.objective
+        readings = self._meter(parts.model, parts.sampler, parts.loss, number)
+        return {name: reading.as_dict() for name, reading in readings.items()}
 
     def _run(self, number: int) -> float:
         model, sampler, data = self.objective.model, self.objective.sampler, self.objective.model.data
@@ -130,6 +145,7 @@ class Trainer:
             total += self._step(batch.to(device)).double().cpu() * len(batch)
             if self.on_step is not None:
                 self.on_step(step, steps)
+        model.end_epoch(number)
         mean = float(total) / len(data.train)
         if mean != mean or abs(mean) == float("inf"):
             raise RunBroken(

@@ -18,7 +18,7 @@ from foilrec.graphs import (
     neighbour_mean,
     weighted_subset,
 )
-from foilrec.rows import adam_rows, differences, sum_rows
+from foilrec.rows import adam_rows, sum_rows
 
 Chi = Callable[[Tensor, Tensor], float]
 U, I, D = 13, 9, 5
@@ -250,7 +250,7 @@ def test_sum_rows() -> None:
 def test_row_differences(dtype: type) -> None:
     rows = np.random.default_rng(0).normal(size=(8, 3)).astype(dtype)
     plus, minus = torch.tensor([0, 7, 3, 3]), torch.tensor([1, 2, 3, 0])
-    found = differences(rows, plus, minus)
+    found = kernels.differences(rows, plus, minus)
     expected = [[float(rows[p, d]) - float(rows[n, d]) for d in range(3)] for p, n in zip(plus, minus, strict=True)]
     assert found.dtype == torch.float32
     assert torch.allclose(found, torch.tensor(expected), atol=1e-6)

@@ -52,12 +52,12 @@ class Aligned(Backbone):
 
     inner: the backbone around which it goes, one that takes inputs (bprmf, lightgcn, vbpr, freedom). mu: share of the
     estimate, .3 .. .8. weight: lambda of L_dm, .5 .. 2; with mu = 0, weight = 0 and ego = "inputs" the inner backbone
-    is as it is alone. steps: T, 5 .. 100. schedule: one of diffusion.schedules; the published linear one is not rescaled
-    with T. scale: "none" as published, "unit" (rows over their root mean square: the noise is measured in them), or a
-    number. fuse: "batch" as published, or "all": other rows are fused with the last E^0, as in evaluation. ego:
+    is as it is alone. steps: T, 5 .. 100. schedule: one of diffusion.schedules; the published linear one does not
+    depend on T. scale: "none" as published, "unit" (rows over their root mean square: the noise is measured in them),
+    or a number. fuse: "batch" as published, or "all": other rows are fused with the last E^0, as in evaluation. ego:
     "smoothed" as published (FREEDOM's items enter as S Q), or "inputs", as without alignment. stop_target: keep L_dm
-    from pulling the item rows themselves; published off. modalities: which content, all by default.
-    faithful: raise if an option differs from what was published.
+    from pulling the item rows themselves; published off. modalities: which content, all by default. faithful: raise if
+    an option differs from what was published.
     """
 
     clean: Tensor

@@ -31,18 +31,19 @@ class CCDRec(Sampler):
     """NDI and CNS (Yang et al., AAAI 2025), eq. 6-9: items like the positive, in pools of rising likeness to it.
 
     Stage s of the curriculum looks at pool s: item rows after 1/4, 1/2, 3/4 and all of the reverse chain of backbone
-    `aligned` (E^3T/4, E^T/2, E^T/4, E^0), and, after epoch `end`, the recommender's own items (stage 5). Of `candidates`
-    random items, those that the user took are out, the best `top` share by likeness to the positive's pool row stay,
+    `aligned` (E^3T/4, E^T/2, E^T/4, E^0), and, after epoch `end`, the recommender's own items (stage 5). Of some random
+    candidates, those that the user took are out, the best share by likeness to the positive's row in the pool stays,
     and one of them is drawn evenly. Its id is scored as any item, so pools carry no gradient. The other negative of a
     row is easy (data.easy); weights (1 - omega, omega). In epoch 0 there is no pool: the easy one is all. Likeness is
-    between items: the user's own score has no part in it.
+    between items: the user's own score has no part in it. graded, which needs no chain, is stated by how hard it is to
+    be.
 
     delta: epochs a stage (3 .. 20). end: last epoch of the pools (30 .. 100); end < 3 delta never reaches E^0. omega:
-    weight of the hard negative, .5 .. .9. candidates: how many, as a share of the items below 1, drawn with replacement.
-    top: the share of them that stays. similarity: "product", as published, or "cosine". per_row: candidates of each row
-    on its own instead of one set a batch (dearer; for few candidates). stage: keep one stage, 1 .. 5 (an ablation: 4 is
-    «static hardest»). legacy: the released code's stage boundaries, with `start` epochs of stage 1 (delta if not given),
-    and its places of the pools in the chain.
+    weight of the hard negative, .5 .. .9. candidates: how many, drawn with replacement, as a share of the items if
+    below 1. top: the share of them that stays. similarity: "product" as published, or "cosine". per_row: candidates of
+    each row on its own instead of one set a batch (dearer: for few candidates). stage: keep one stage, 1 .. 5 (an
+    ablation; 4 is «static hardest»). legacy: the released code's boundaries of stages, with `start` epochs of stage 1
+    (delta if not given), and its places of the pools in the chain.
     """
 
     shares_batch = True
@@ -134,4 +135,9 @@ class CCDRec(Sampler):
         generator = streams.generator(self.key(batch, "candidates"), int(rows[0]))
         ids = torch.randint(self.data.n_items, (self.candidates,), generator=generator).to(pool.device)
         likeness = wanted @ pool[ids].T
-        return pick_ranked(likeness, ids, batch.users, rows, self.data.seen.on(pool.device), keep, key)
+        seen = self.data.seen.on(pool.device)
+        found = pick_ranked(likeness, ids, batch.users, rows, (seen.starts, seen.items), keep, key)
+        none = (found < 0).nonzero().squeeze(1)
+        if len(none):
+            found[none] = seen.unseen(batch.users[none], rows[none], 1, key)[:, 0]
+        return found

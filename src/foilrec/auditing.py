@@ -1,0 +1,113 @@
+"""An audit of negatives: a recipe trained for a few epochs and thrown away, or a run looked at again."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foilrec.advice import advise
+from foilrec.errors import RunBroken
+from foilrec.hardness import Reading
+from foilrec.recipe import Recipe
+from foilrec.run import Run, Stretch
+from foilrec.trainer import Epoch
+
+SHOWN = 8  # stored epochs of a run that are told, at most, besides the best
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a reading was taken, in words, and the readings by part of the draws."""
+
+    when: str
+    readings: dict[str, Reading]
+
+
+@dataclass
+class Audit:
+    """What was measured, in order, and what there is to note besides."""
+
+    moments: list[Moment] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def advice(self) -> list[str]:
+        """What the last moment means, in words."""
+        return advise(self.moments[-1].readings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        moments = [
+            {"when": moment.when, "hardness": {name: r.as_dict() for name, r in moment.readings.items()}}
+            for moment in self.moments
+        ]
+        return {"moments": moments, "notes": self.notes, "advice": self.advice}
+
+
+def audit_recipe(
+    recipe: Recipe,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Trains as the recipe says, with train.meter rows measured after each epoch; the test set is not scored, and
+    nothing is left behind."""
+    audit = Audit()
+    with tempfile.TemporaryDirectory(prefix="foilrec-audit-") as folder:
+        stretch = Stretch(recipe, Path(folder) / "run", on_step=on_step)
+        with closing(stretch.epochs()) as epochs:
+            for epoch in epochs:
+                audit.moments.append(Moment(f"epoch {epoch.number}", _read(epoch.hardness or {})))
+                if on_epoch is not None:
+                    on_epoch(epoch)
+    return audit
+
+
+def audit_run(run: Run, rows: int) -> Audit:
+    """What a run noted after some of its epochs, and a new measurement with its best weights where that is possible."""
+    audit, lines = Audit(), run.epochs()
+    if not lines:
+        raise RunBroken(f"{run.folder} has no finished epoch yet: there is nothing to audit. Go on with --resume.")
+    best = max((n for n, line in enumerate(lines) if line.get("best")), default=0)
+    for n in some_of(len(lines), best):
+        if lines[n].get("hardness"):
+            when = f"epoch {n} (best)" if n == best else f"epoch {n}"
+            audit.moments.append(Moment(when, _stored(run, n, lines[n]["hardness"])))
+    if not audit.moments:
+        audit.notes.append("The run stored no readings: it was trained with train.meter = 0, or before there was one.")
+    if not run.finished:
+        audit.notes.append("The run is not finished: its best weights cannot be measured yet.")
+    elif run.recipe.build(run.data)[1].state_dict():
+        audit.notes.append("The sampler learns, and its weights are not kept: the best epoch cannot be measured anew.")
+    else:
+        audit.moments.append(Moment(f"epoch {best} (best) anew", run.hardness(rows)))
+    if not audit.moments:
+        raise RunBroken(f"{run.folder}: there is nothing to audit. {' '.join(audit.notes)}")
+    return audit
+
+
+def some_of(count: int, best: int) -> list[int]:
+    """The first, the last, the best and some between of `count` epochs.
+
+    >>> some_of(3, 1), some_of(30, 12)
+    ([0, 1, 2], [0, 4, 8, 12, 17, 21, 25, 29])
+    """
+    last = count - 1
+    return sorted({best, *(round(last * k / (SHOWN - 1)) for k in range(SHOWN))})
+
+
+def _read(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Reading]:
+    return {name: Reading.of(values) for name, values in stored.items()}
+
+
+def _stored(run: Run, number: int, hardness: Any) -> dict[str, Reading]:
+    try:
+        readings = _read(hardness)
+        _ = readings["all"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunBroken(
+            f"{run.folder}/epochs.jsonl is damaged: the hardness of epoch {number} lacks {error}. Restore the file."
+        ) from error
+    return readings
