@@ -27,6 +27,7 @@ GROUND = {
     "kernels",
     "memory",
     "metrics",
+    "principal",
     "ranked",
     "rows",
     "streams",

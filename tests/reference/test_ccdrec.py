@@ -11,6 +11,7 @@ from foilrec import parts, streams
 from foilrec.core import Batch, Data, Negatives
 from foilrec.data import Features, SeenIndex
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.principal import principal
 from foilrec.ranked import pick_ranked
 
 
@@ -290,6 +291,19 @@ def test_a_user_who_took_every_candidate_gets_an_unseen_item() -> None:
         torch.zeros(3, 8), torch.arange(8), torch.zeros(3).long(), torch.arange(3), (index.starts, index.items), 2, 1
     )
     assert none.tolist() == [-1, -1, -1]
+
+
+def test_content_on_its_axes_is_what_varies_most(world: Data) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(50, 3, generator=generator) @ torch.randn(3, 20, generator=generator) + 5
+    present = torch.arange(50) % 7 > 0
+    found, kept = principal(rows, 3, present), rows[present] - rows[present].mean(0)
+    assert torch.allclose(found[present] @ found[present].T, kept @ kept.T, atol=1e-3)  # rank 3: nothing is lost
+    assert not found[~present].any()
+    assert torch.equal(found, principal(rows, 3, present))
+    assert aligned(world, axes=8).heads["text"].in_features == 8
+    with pytest.raises(BadOption, match="axes"):
+        aligned(world, axes=8, faithful=True)
 
 
 def test_wrong_options_are_explained(world: Data) -> None:

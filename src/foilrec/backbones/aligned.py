@@ -13,6 +13,9 @@ from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.diffusion.tokenmixer import TokenMixer
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.principal import principal
+
+PUBLISHED = ("schedule", "scale", "fuse", "ego", "stop_target", "axes")  # what faithful = true holds fast
 
 
 class AlignedTables(Tables):
@@ -56,8 +59,9 @@ class Aligned(Backbone):
     depend on T. scale: "none" as published, "unit" (rows over their root mean square: the noise is measured in them),
     or a number. fuse: "batch" as published, or "all": other rows are fused with the last E^0, as in evaluation. ego:
     "smoothed" as published (FREEDOM's items enter as S Q), or "inputs", as without alignment. stop_target: keep L_dm
-    from pulling the item rows themselves; published off. modalities: which content, all by default. faithful: raise if
-    an option differs from what was published.
+    from pulling the item rows themselves; published off. modalities: which content, all by default. axes: put wide
+    content on so many principal axes first (128, say), which saves most of a step's cost; published: the features
+    whole. faithful: raise if an option differs from what was published.
     """
 
     clean: Tensor
@@ -77,11 +81,12 @@ class Aligned(Backbone):
         ego: Literal["smoothed", "inputs"] = "smoothed",
         stop_target: bool = False,
         modalities: tuple[str, ...] | None = None,
+        axes: int | None = None,
         faithful: bool = False,
     ) -> None:
         super().__init__(data)
-        published = {"schedule": "linear", "scale": "none", "fuse": "batch", "ego": "smoothed", "stop_target": False}
-        chosen = {"schedule": schedule, "scale": scale, "fuse": fuse, "ego": ego, "stop_target": stop_target}
+        published = dict(zip(PUBLISHED, ("linear", "none", "batch", "smoothed", False, None), strict=True))
+        chosen = dict(zip(PUBLISHED, (schedule, scale, fuse, ego, stop_target, axes), strict=True))
         check_faithful(faithful, chosen, published)
         if not 0 <= mu <= 1 or weight < 0:
             raise BadOption(f"aligned: mu = {mu} must lie in 0 .. 1, and weight = {weight} be at least 0.")
@@ -96,9 +101,15 @@ class Aligned(Backbone):
         rows = inner.inputs()
         self.diffusion = Diffusion(make_schedule(schedule, steps), "sample", scale)
         self.estimator = TokenMixer(rows.shape[1], steps)
-        self.heads = nn.ModuleDict({name: nn.Linear(data.features[name].dim, rows.shape[1]) for name in names})
+        self.reduced = {name: self._on_axes(name, axes) for name in names if axes and data.features[name].dim > axes}
+        widths = {name: axes if name in self.reduced else data.features[name].dim for name in names}
+        self.heads = nn.ModuleDict({name: nn.Linear(width or 0, rows.shape[1]) for name, width in widths.items()})
         self.register_buffer("clean", torch.zeros_like(rows, requires_grad=False))
         self.register_buffer("ready", torch.tensor(False))
+
+    def _on_axes(self, name: str, axes: int) -> Tensor:
+        features = self.data.features[name]
+        return principal(features.all(), axes, features.present)
 
     @property
     def steps(self) -> int:
@@ -163,11 +174,16 @@ class Aligned(Backbone):
 
     def _conditions(self, items: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """A token [N, D] a modality, and which items have it, [N, M], unless all have all."""
-        features = [(head, self.data.features[name]) for name, head in self.heads.items()]
-        tokens = [head(modality.of(items)) for head, modality in features]
-        if all(modality.present is None for _, modality in features):
+        features = {name: self.data.features[name] for name in self.heads}
+        tokens = [head(self._content(name, items)) for name, head in self.heads.items()]
+        if all(modality.present is None for modality in features.values()):
             return tokens, None
-        return tokens, torch.stack([modality.has(items) for _, modality in features], 1)
+        return tokens, torch.stack([modality.has(items) for modality in features.values()], 1)
+
+    def _content(self, name: str, items: Tensor) -> Tensor:
+        if name in self.reduced:
+            return self.reduced[name][items.cpu()].to(items.device)
+        return self.data.features[name].of(items)
 
     @torch.no_grad()
     def denoise(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
