@@ -6,7 +6,7 @@ from itertools import islice
 
 import torch
 
-from benchmarks import usual, world
+from benchmarks import curriculum, usual, world
 from benchmarks.clock import Row, Timing
 from foilrec import memory, parts
 from foilrec.data import Data
@@ -86,4 +86,5 @@ def rows() -> list[Row]:
         row("FREEDOM, trainable features", trainable, freedom, 4),
         row("LightGCN", ours(data, "lightgcn"), lightgcn, 4),
         row("BPR-MF", ours(data, "bprmf", "lazyadam", emb_reg=0.1), bprmf, 6),
+        *curriculum.rows(data, freedom),
     ]

@@ -30,16 +30,9 @@ class Walk:
         beside: Graph | None = None,
         others: Tensor | None = None,
     ) -> None:
-        self.graph, self.layers, self.beside = graph, layers, beside
-        self.others = None if others is None else others.detach()
-        there, back = graph.by_rows(), graph.by_rows(turned=True)
-        self.hops = [(users.detach(), items.detach())]
-        for _ in range(layers - 1):
-            u, i = self.hops[-1]
-            self.hops.append((kernels.multiply(there, i), kernels.multiply(back, u)))
-        self.gradients: tuple[Tensor, Tensor] | None = None
+        self._path = _Path(graph, users.detach(), items.detach(), layers, beside, others)
         inputs = (users, items) if others is None else (users, items, others)
-        self.root: Tensor = _Root.apply(self, *inputs)  # type: ignore[no-untyped-call]
+        self._root: Tensor = _Root.apply(self._path, *inputs)  # type: ignore[no-untyped-call]
 
     @staticmethod
     def pays(graph: Graph, layers: int) -> bool:
@@ -56,8 +49,24 @@ class Walk:
 
     def _rows(self, side: int, ids: Tensor) -> Tensor:
         distinct, place = ids.unique(return_inverse=True)  # the same popular items are asked for again and again
-        asked: Tensor = _Rows.apply(self.root, self, side, distinct)  # type: ignore[no-untyped-call]
+        asked: Tensor = _Rows.apply(self._root, self._path, side, distinct)  # type: ignore[no-untyped-call]
         return embedding(place, asked)
+
+
+class _Path:
+    """What a walk remembers for its way back. The root does not belong to it: a circle would keep both alive."""
+
+    def __init__(
+        self, graph: Graph, users: Tensor, items: Tensor, layers: int, beside: Graph | None, others: Tensor | None
+    ) -> None:
+        self.graph, self.layers, self.beside = graph, layers, beside
+        self.others = None if others is None else others.detach()
+        there, back = graph.by_rows(), graph.by_rows(turned=True)
+        self.hops = [(users, items)]
+        for _ in range(layers - 1):
+            u, i = self.hops[-1]
+            self.hops.append((kernels.multiply(there, i), kernels.multiply(back, u)))
+        self.gradients: tuple[Tensor, Tensor] | None = None
 
     def forward(self, side: int, ids: Tensor) -> Tensor:
         """The mean of layers 0 .. layers for some rows [E], without gradient."""
@@ -89,7 +98,7 @@ class _Root(torch.autograd.Function):
     """Where the gradients of all rows meet; its value means nothing."""
 
     @staticmethod
-    def forward(ctx: Any, source: Walk, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, source: _Path, *inputs: Tensor) -> Tensor:
         ctx.source = source
         return inputs[0].new_zeros(())
 
@@ -100,7 +109,7 @@ class _Root(torch.autograd.Function):
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, root: Tensor, source: Walk, side: int, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, root: Tensor, source: _Path, side: int, ids: Tensor) -> Tensor:
         ctx.source, ctx.side, ctx.ids = source, side, ids
         return source.forward(side, ids)
 

@@ -1,5 +1,7 @@
 """Rows instead of whole tables: a walk's rows, differences, sums and Adam's step against their dense forms."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -151,3 +153,17 @@ def test_adam_moves_the_rows_that_no_one_touched() -> None:
     expected = before - 0.1 * (m / (1 - 0.9**3)) / ((v / (1 - 0.99**3)).sqrt() + 1e-8)
     assert torch.allclose(table[[0, 1, 3]], expected[[0, 1, 3]], atol=1e-6)
     assert not torch.allclose(table[2], expected[2], atol=1e-3)
+
+
+def test_a_walk_is_freed_with_its_last_holder() -> None:
+    graph, beside = graphs()
+    gc.disable()
+    try:
+        walk = Walk(graph, random(U, D).requires_grad_(), random(I, D).requires_grad_(), 2, beside, random(I, D))
+        path = weakref.ref(walk._path)
+        rows = walk.items(torch.arange(3))
+        rows.sum().backward()
+        del walk, rows
+        assert path() is None
+    finally:
+        gc.enable()
