@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 _GOLDEN, _MIX1, _MIX2 = -7046029254386353131, -4658895280553007687, -7723592293110705685
 _LOW = 0xFFFFFFFF
@@ -170,6 +171,13 @@ def multiply(
     only: ids [R] of the rows of A to work out, [R, D] then. No gradient.
     """
     (starts, columns, values), x = rows, x.detach()
+    dense_enough = plus is None or len(columns) > 4 * len(starts)  # a pass of its own for `plus` has to be worth it
+    if only is None and dense_enough and x.device.type == "cpu" and x.dtype == values.dtype == torch.float32:
+        weights = values if scale == 1 else values * scale
+        product = embedding_bag(  # torch's fastest sparse product, by far
+            columns, x, starts.int(), mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+        return product if plus is None else product.add_(plus.detach(), alpha=scale)
     if loops := fast(starts, x):
         dense = x.contiguous().numpy()
         added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
