@@ -263,14 +263,23 @@ class Data:
         """The ids that the source used for some items."""
         return list(numbers) if self.item_ids is None else [self.item_ids[n] for n in numbers]
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of the content (interactions, ids, features, graphs): two data sets are the same if it is."""
+    @property
+    def interactions(self) -> str:
+        """A digest of interactions, split and ids alone: what two runs must share for their users to be compared."""
+        return self._interactions().hexdigest()
+
+    def _interactions(self) -> blake2b:
         digest = blake2b(f"{self.n_users} {self.n_items}".encode(), digest_size=16)
         for part in (self.train, self.valid, self.test):
             digest.update(np.ascontiguousarray(part.numpy()).data)
         for ids in (self.user_ids, self.item_ids):
             digest.update("\x1f".join(map(str, () if ids is None else ids)).encode())
+        return digest
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the content (interactions, ids, features, graphs): two data sets are the same if it is."""
+        digest = self._interactions()
         for name, modality in sorted(self.features.items()):
             digest.update(f"{name} {modality.surrogate}".encode())
             digest.update(modality.digest())

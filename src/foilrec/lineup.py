@@ -74,7 +74,10 @@ def row_called(rows: Sequence[Row], word: str) -> Row | None:
 
 
 def check_alike(runs: "Sequence[Run]") -> None:
-    """Raises RunBroken unless all runs were made on the same data and scored by the same protocol."""
+    """Raises RunBroken unless all runs were made on the same interactions and scored by the same protocol.
+
+    Features may differ: what a method makes of them is what is compared.
+    """
     first, *others = runs
     for run in others:
         for what, here, there in (
@@ -92,6 +95,8 @@ def _data(run: "Run") -> str:
     data = _value(run, "about.json", run.about, "data")
     if not (isinstance(data, dict) and {"name", "fingerprint"} <= set(data)):
         raise RunBroken(f"{run.folder}/about.json is damaged: it does not name the data.")
+    if "interactions" in data:
+        return f"{data['name']}, interactions {data['interactions']}"
     return f"{data['name']}, fingerprint {data['fingerprint']}"
 
 

@@ -22,6 +22,7 @@ def about(recipe: Recipe, data: Data) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
+            "interactions": data.interactions,
             "split": data.split,
             "users": data.n_users,
             "items": data.n_items,
