@@ -19,6 +19,14 @@ def world() -> Data:
     return data
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Item graphs are kept in a folder of the tests' own, never in the home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOILREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The kernels in torch, as where numba is missing."""

@@ -18,12 +18,16 @@ FOLDERS = {folder for folder, _ in parts.FAMILIES.values()}
 GROUND = {
     "compiled",
     "compiled_rows",
+    "content",
     "diffusion",
+    "edges",
     "embeddings",
     "errors",
     "files",
     "gauges",
     "graphs",
+    "guided",
+    "inbatch",
     "kernels",
     "memory",
     "metrics",
@@ -141,7 +145,8 @@ def test_a_part_knows_no_other_part_and_nothing_above_it(path: Path) -> None:
     names = {name.split(".")[1] for name in imports(path)}
     assert not names & FOLDERS, "another part"
     assert not names & {"trainer", "run", "recipe", "parts", "contracts", "evaluation", "cli", "demonstration"}
-    allowed = GROUND | {"core", "data"} | ({"reading", "splits", "world"} if path.parent.name == "datasets" else set())
+    allowed = GROUND | {"core", "data", "nearest", "learned_graph"}
+    allowed |= {"reading", "splits", "world"} if path.parent.name == "datasets" else set()
     assert names <= allowed
 
 

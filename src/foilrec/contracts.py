@@ -107,15 +107,15 @@ def check_backbone(part: type[Backbone], **options: Any) -> None:
 def _check_learning(model: Backbone, data: Data) -> None:
     objective = Objective(model, parts.build("sampler", "uniform", data), parts.build("loss", "bpr")).train()
     optimizer, batch = torch.optim.Adam(objective.parameters(), lr=0.01), _batch(data, 64)
-    losses = []
+    losses, untouched = [], {name for name, _ in model.named_parameters()}
     for _ in range(20):
         optimizer.zero_grad()
         loss = objective(batch)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    untouched = [n for n, p in model.named_parameters() if p.grad is None]
-    _must(not untouched, f"{type(model).__name__}: no gradient reaches {', '.join(untouched)}.")
+        untouched -= {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    _must(not untouched, f"{type(model).__name__}: no gradient reaches {', '.join(sorted(untouched))}.")
     _must(losses[-1] < losses[0], f"{type(model).__name__}: 20 steps on one batch did not lower the loss.")
 
 

@@ -193,7 +193,13 @@ def batch_rows(tables: Tables, batch: Batch, negatives: Negatives) -> list[Tenso
 
 
 class Backbone(nn.Module):
-    """A recommender: turns data into vectors whose dot product is the score. Only propagate must be written."""
+    """A recommender: turns data into vectors whose dot product is the score. Only propagate must be written.
+
+    ranking_weight: how much the ranking loss counts beside own_loss. At 0 no negatives are drawn: own_loss gets a
+    Negatives of no columns, and the sampler is not asked.
+    """
+
+    ranking_weight: float = 1.0
 
     def __init__(self, data: Data) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Sparse graphs that backbones walk on: a matrix by rows, its transpose, and products that carry gradients."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -130,18 +131,38 @@ def nearest_rows(features: Tensor, k: int, present: Tensor | None = None, block:
     Exact, in blocks of at most `block` bytes, never I x I. A row that is not present has only itself: k times its
     own id. Equal cosines stand in the order of their ids.
     """
-    n = len(features)
+    return nearest_pairs(features, k, present, block)[0]
+
+
+def nearest_pairs(
+    features: Tensor,
+    k: int,
+    present: Tensor | None = None,
+    block: int = 64 * 2**20,
+    step: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """nearest_rows and their cosines, ids and cosines [I, k]; of a row that is not present, or is zero, cosines of 0.
+
+    step: hears (block, blocks) as they are done.
+    """
+    n, device = len(features), features.device
     k = min(k, n if present is None else max(1, int(present.sum())))
     unit = normalize(features.float(), dim=1)
-    found = []
-    for rows in torch.arange(n).split(max(1, block // (4 * n))):
+    blocks, found = torch.arange(n, device=device).split(max(1, block // (4 * n))), []
+    for done, rows in enumerate(blocks, 1):
         cosines = unit[rows] @ unit.T
         if present is not None:
             cosines[:, ~present] = torch.nan  # left out of the ranking
-        cosines[torch.arange(len(rows)), rows] = 2.0  # itself first, whatever its twins
-        found.append(kernels.best(cosines, k)[0])
-    ids = torch.cat(found)
-    return ids if present is None else torch.where(present[:, None], ids, torch.arange(n)[:, None])
+        cosines[torch.arange(len(rows), device=device), rows] = 2.0  # itself first, whatever its twins
+        found.append(kernels.best(cosines, k))
+        if step is not None:
+            step(done, len(blocks))
+    ids, values = (torch.cat(column) for column in zip(*found, strict=True))
+    values[:, 0] = unit.square().sum(1)
+    if present is None:
+        return ids, values
+    own = torch.arange(n, device=device)[:, None]
+    return torch.where(present[:, None], ids, own), torch.where(present[:, None], values, 0.0)
 
 
 def neighbour_mean(ids: Tensor, share: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:

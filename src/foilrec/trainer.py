@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foilrec.core import Backbone, Batch, Loss, Sampler, score
+from foilrec.core import Backbone, Batch, Loss, Negatives, Sampler, score
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate
 from foilrec.hardness import Meter
@@ -77,6 +77,9 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The total loss of one batch."""
         tables = self.model.step_tables(batch)
+        if not self.model.ranking_weight:
+            nothing = Negatives(ids=batch.positives.new_empty(len(batch), 0))
+            return self.model.own_loss(tables, batch, nothing)
         query = self.model.query(tables, batch)
         with torch.no_grad() if not any(p.requires_grad for p in self.sampler.parameters()) else torch.enable_grad():
             negatives = self.sampler(tables, batch, query)
@@ -84,7 +87,9 @@ class Objective(nn.Module):
         ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
         self.sampler.feedback(batch, negatives, negative.detach())
         total: Tensor = (
-            ranking + self.model.own_loss(tables, batch, negatives) + self.sampler.own_loss(tables, batch, query)
+            self.model.ranking_weight * ranking
+            + self.model.own_loss(tables, batch, negatives)
+            + self.sampler.own_loss(tables, batch, query)
         )
         return total
 

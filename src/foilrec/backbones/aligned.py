@@ -96,7 +96,7 @@ class Aligned(Backbone):
                 f"aligned conditions on item features {list(names) or ''}, and {data.name} has "
                 f"{', '.join(data.features) or 'none'}: take the inner backbone alone."
             )
-        self.inner, self.mu, self.weight = inner, mu, weight
+        self.inner, self.mu, self.weight, self.ranking_weight = inner, mu, weight, inner.ranking_weight
         self.fuse, self.stop_target, self.smoothed = fuse, stop_target, ego == "smoothed"
         rows = inner.inputs()
         self.diffusion = Diffusion(make_schedule(schedule, steps), "sample", scale)

@@ -10,7 +10,8 @@ from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
 from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.graphs import Graph, interaction_graph, inverse_root_degrees, nearest_rows, neighbour_mean, weighted_subset
+from foilrec.graphs import Graph, interaction_graph, inverse_root_degrees, neighbour_mean, weighted_subset
+from foilrec.nearest import Search, neighbours
 from foilrec.rows import Differences
 from foilrec.walks import Walk
 
@@ -27,6 +28,7 @@ class FREEDOM(Backbone):
     modality -> share, by default .1 for image beside .9 for text as published, and equal shares for other modalities.
     head_weight: weight of the BPR of linear modality heads, 0 (skipped altogether) to 1e-3. train_features: also train
     the feature tables, as the published code does (FREEDOM's «frozen» is the graph); off, the features are constant.
+    search: how neighbours are found, "exact" or "approximate" (faiss); "auto" is exact up to 100,000 items.
     init: "xavier" as published, or "normal".
     """
 
@@ -44,6 +46,7 @@ class FREEDOM(Backbone):
         shares: Mapping[str, float] | None = None,
         head_weight: float = 0.0,
         train_features: bool = False,
+        search: Search = "auto",
         init: Init = "xavier",
     ) -> None:
         super().__init__(data)
@@ -53,7 +56,7 @@ class FREEDOM(Backbone):
         self.layers, self.hops, self.prune, self.head_weight = layers, hops, prune, head_weight
         self.whole = interaction_graph(data.train, data.n_users, data.n_items)
         self.graph = self.whole
-        self.alike = look_alikes(data, neighbours, shares)
+        self.alike = look_alikes(data, neighbours, shares, search)
         self.register_buffer("odds", inverse_root_degrees(data.train, data.n_users, data.n_items), persistent=False)
         self.heads, self.content = nn.ModuleDict(), nn.ModuleDict()
         if head_weight:
@@ -153,7 +156,7 @@ class FREEDOM(Backbone):
         return self.data.features[name].of(ids)
 
 
-def look_alikes(data: Data, k: int, shares: Mapping[str, float] | None) -> Graph:
+def look_alikes(data: Data, k: int, shares: Mapping[str, float] | None, search: Search = "auto") -> Graph:
     """S: the share-weighted mean over each item's k nearest in every modality it has, as one graph [I, I]."""
     names = sorted({*data.features, *data.neighbours})
     if not names:
@@ -166,8 +169,7 @@ def look_alikes(data: Data, k: int, shares: Mapping[str, float] | None) -> Graph
     mix = present * torch.tensor([by_name[name] for name in names])[:, None]
     mix = torch.where(present.any(0), mix / mix.sum(0).clamp(min=1e-12), 1 / len(names))
     parts = [
-        neighbour_mean(_nearest(data, name, k, here), share)
-        for name, here, share in zip(names, present, mix, strict=True)
+        neighbour_mean(neighbours(data, name, k, search).ids, share) for name, share in zip(names, mix, strict=True)
     ]
     rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
     return Graph(rows, columns, values, (data.n_items, data.n_items))
@@ -189,14 +191,3 @@ def _present(data: Data, name: str) -> Tensor:
     if name not in data.features:
         return torch.ones(data.n_items, dtype=torch.bool)
     return data.features[name].has(torch.arange(data.n_items))
-
-
-def _nearest(data: Data, name: str, k: int, present: Tensor) -> Tensor:
-    """The k nearest of every item, itself where it lacks the modality: ready-made ones, or exact ones."""
-    own = torch.arange(data.n_items)[:, None]
-    if name in data.neighbours:
-        ids = data.neighbours[name].ids.long()
-        if ids.shape[1] < k:
-            raise BadOption(f"freedom: neighbours = {k}, but the data's graph of {name} has {ids.shape[1]} a row.")
-        return torch.where(present[:, None], ids[:, :k], own)
-    return nearest_rows(data.features[name].all(), k, present)

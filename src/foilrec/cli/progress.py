@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from foilrec import nearest
+
 if TYPE_CHECKING:
     from foilrec.recipe import Recipe
     from foilrec.trainer import Epoch
@@ -21,11 +23,32 @@ def shown(recipe: "Recipe", *, quiet: bool = False) -> "Iterator[Shown]":
     if quiet:
         yield (lambda epoch: None), None
     elif not console.is_terminal:
-        yield (lambda epoch: console.print(line(epoch, recipe.train.select), highlight=False, soft_wrap=True)), None
+        with nearest.heard(_printed(console), _tenths(console)):
+            yield (lambda epoch: console.print(line(epoch, recipe.train.select), highlight=False, soft_wrap=True)), None
     else:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as bar:
-            yield _with_bar(bar, recipe)
+            search = bar.add_task("neighbours", total=None, visible=False)
+
+            def on_block(block: int, blocks: int) -> None:
+                bar.update(search, completed=block, total=blocks, visible=block < blocks)
+
+            with nearest.heard(_printed(bar.console), on_block):
+                yield _with_bar(bar, recipe)
+
+
+def _printed(console: Console) -> nearest.Say:
+    return lambda text: console.print(text, highlight=False, soft_wrap=True)
+
+
+def _tenths(console: Console) -> nearest.Step:
+    """A line a tenth of the way, for a search without a terminal."""
+
+    def step(block: int, blocks: int) -> None:
+        if block * 10 // blocks > (block - 1) * 10 // blocks:
+            console.print(f"neighbours {block * 100 // blocks} %", highlight=False)
+
+    return step
 
 
 def _with_bar(bar: Progress, recipe: "Recipe") -> Shown:
