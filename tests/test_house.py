@@ -16,6 +16,9 @@ SOURCE = ROOT / "src" / "foilrec"
 FILES = sorted(SOURCE.rglob("*.py"))
 FOLDERS = {folder for folder, _ in parts.FAMILIES.values()}
 GROUND = {
+    "angles",
+    "chances",
+    "clusters",
     "compiled",
     "compiled_rows",
     "content",
@@ -24,18 +27,23 @@ GROUND = {
     "embeddings",
     "errors",
     "files",
+    "fullsoftmax",
     "gauges",
     "graphs",
     "guided",
+    "hops",
     "inbatch",
     "kernels",
     "memory",
     "metrics",
+    "pagerank",
     "principal",
     "ranked",
     "rows",
+    "rowwise",
     "streams",
     "toml",
+    "unseen",
     "walks",
 }
 PUBLIC = [

@@ -4,7 +4,7 @@ Each check_* returns nothing and raises ContractBroken with one sentence when th
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -62,9 +62,14 @@ def _batch(data: Data, rows: int = 7, first: int = 0, epoch: int = 0) -> Batch:
 
 
 def _inner_parts(part: type, data: Data) -> dict[str, Any]:
-    """What a part that goes around another one is checked with, where it has no default."""
-    around = [o.name for o in parts.options(part).values() if o.type is Backbone and o.default is o.REQUIRED]
-    return {name: _seeded(lambda: parts.build("backbone", "lightgcn", data)) for name in around}
+    """What a part that goes around others is checked with, where it has no default."""
+    found: dict[str, Any] = {}
+    for option in parts.options(part).values():
+        if option.type is Backbone and option.default is option.REQUIRED:
+            found[option.name] = _seeded(lambda: parts.build("backbone", "lightgcn", data))
+        elif option.type == Sequence[Sampler] and option.default is option.REQUIRED:
+            found[option.name] = [parts.build("sampler", name, data) for name in ("uniform", "dns")]
+    return found
 
 
 def check_documented(part: type) -> None:
@@ -104,40 +109,46 @@ def check_backbone(part: type[Backbone], **options: Any) -> None:
     )
 
 
-def _check_learning(model: Backbone, data: Data) -> None:
-    objective = Objective(model, parts.build("sampler", "uniform", data), parts.build("loss", "bpr")).train()
+def _check_learning(model: Backbone, data: Data, loss: Loss | None = None) -> None:
+    name = type(model if loss is None else loss).__name__
+    ranking = parts.build("loss", "bpr") if loss is None else loss
+    objective = Objective(model, parts.build("sampler", "uniform", data), ranking).train()
     optimizer, batch = torch.optim.Adam(objective.parameters(), lr=0.01), _batch(data, 64)
     losses, untouched = [], {name for name, _ in model.named_parameters()}
     for _ in range(20):
         optimizer.zero_grad()
-        loss = objective(batch)
-        loss.backward()
+        total = objective(batch)
+        total.backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(total.detach()))
         untouched -= {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    _must(not untouched, f"{type(model).__name__}: no gradient reaches {', '.join(sorted(untouched))}.")
-    _must(losses[-1] < losses[0], f"{type(model).__name__}: 20 steps on one batch did not lower the loss.")
+    _must(not untouched, f"{name}: no gradient reaches {', '.join(sorted(untouched))}.")
+    _must(losses[-1] < losses[0], f"{name}: 20 steps on one batch did not lower the loss.")
 
 
 def _host(part: type[Sampler], data: Data, options: dict[str, Any]) -> Backbone:
-    """A backbone that the sampler can work with: a plain one, or one with content aligned."""
-    plain: Backbone = _seeded(lambda: parts.build("backbone", "lightgcn", data))
-    try:
-        part(data, **options).begin_epoch(0, plain, plain.propagate())
-    except PartsDoNotFit:
-        return _seeded(lambda: parts.build("backbone", "aligned", data, inner={"name": "lightgcn"}))  # type: ignore[no-any-return]
-    return plain
+    """A backbone that the sampler can work with: a plain one, one with layers to see, or one with content aligned."""
+    inner = {"name": "lightgcn"}
+    hosts: list[tuple[str, dict[str, Any]]] = [("lightgcn", {}), ("lightgcn", {"keep_layers": True})]
+    for name, chosen in [*hosts, ("aligned", {"inner": inner})]:
+        host: Backbone = _seeded(partial(parts.build, "backbone", name, data, **chosen))
+        try:
+            part(data, **options).begin_epoch(0, host, host.propagate())
+        except PartsDoNotFit:
+            continue
+        break
+    return host
 
 
 def check_sampler(part: type[Sampler], **options: Any) -> None:
     """Shapes and ranges, no seen item, the same draws for any batch size, other draws for another epoch or seed."""
     check_documented(part)
     data, name = small_world(), part.__name__
-    model = _host(part, data, options)
+    model = _host(part, data, {**_inner_parts(part, data), **options})
     tables = model.propagate()
 
     def draw(batch: Batch, seed: int = 0) -> Negatives:
-        sampler: Sampler = _seeded(lambda: part(data, **options))
+        sampler: Sampler = _seeded(lambda: part(data, **{**_inner_parts(part, data), **options}))
         sampler.seed = seed
         sampler.begin_epoch(batch.epoch, model, tables)
         drawn: Negatives = sampler(tables, batch, model.query(tables, batch))
@@ -199,17 +210,19 @@ def _check_full_user(part: type[Sampler], options: dict[str, Any]) -> None:
         model = _seeded(partial(parts.build, "backbone", "lightgcn", data))
         tables, batch = model.propagate(), _batch(data, 3)
         try:
-            drawn = part(data, **options)(tables, batch, model.query(tables, batch)).ids
+            sampler = part(data, **{**_inner_parts(part, data), **options})
+            drawn = sampler(tables, batch, model.query(tables, batch)).ids
             _must(left and (drawn == 7).all(), f"{part.__name__}: a user with {left} unseen items got {drawn}.")
         except BadData:
             _must(not left, f"{part.__name__}: a user with one unseen item got an error instead of it.")
 
 
 def check_loss(part: type[Loss], **options: Any) -> None:
-    """Prefers a better positive, stays finite at +-1e4, and does not look at masked columns."""
+    """Prefers a better positive, stays finite at +-1e4, does not look at masked columns, and can be learned by."""
     check_documented(part)
     loss, name = part(**options), part.__name__
-    plain = Negatives(ids=torch.zeros(4, 3, dtype=torch.long))
+    log_q = torch.full((4, 3), 1 / 60).log()
+    plain = Negatives(ids=torch.zeros(4, 3, dtype=torch.long), log_q=log_q)
     negative = torch.zeros(4, 3)
     low, high = (float(loss(torch.full((4,), level), negative, plain)) for level in (-1.0, 1.0))
     _must(high < low, f"{name}: a better positive does not lower the loss ({low} to {high}).")
@@ -222,9 +235,10 @@ def check_loss(part: type[Loss], **options: Any) -> None:
             f"{name}: not finite for scores of {level:g}.",
         )
     mask = torch.tensor([[True, True, False]]).expand(4, 3)
-    masked = Negatives(ids=torch.zeros(4, 3, dtype=torch.long), mask=mask)
+    masked = Negatives(ids=torch.zeros(4, 3, dtype=torch.long), log_q=log_q, mask=mask)
     values = [float(loss(torch.ones(4), torch.tensor([[0.5, 0.2, x]]).expand(4, 3), masked)) for x in (0.0, 9.0)]
     _must(values[0] == values[1], f"{name}: a masked negative changes the loss.")
+    _check_learning(_seeded(lambda: parts.build("backbone", "bprmf", small_world())), small_world(), loss)
 
 
 def check_optimizer(part: type[torch.optim.Optimizer]) -> None:

@@ -5,13 +5,14 @@ Letters used for shapes everywhere: B batch, K negatives, M candidates, D dimens
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec import streams
+from foilrec.angles import cosine
 from foilrec.data import Batch, Data
 from foilrec.errors import BadOption, PartsDoNotFit
 
@@ -115,6 +116,7 @@ class Negatives:
     log_q     [B, K]  log probability with which it was drawn (None: unknown)
     level     [B, K]  difficulty stage, 0 the easiest (None: not graded)
     mask      [B, K]  False where a row has no negative in that column (None: none missing)
+    labels    [B, K]  how far each is liked after all, 0 .. 1, for losses that take it (None: not at all)
     group     (K,)    which of the joined sources each column came from
     """
 
@@ -125,6 +127,7 @@ class Negatives:
     log_q: Tensor | None = None
     level: Tensor | None = None
     mask: Tensor | None = None
+    labels: Tensor | None = None
     group: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -163,7 +166,7 @@ class Negatives:
             else {"vectors": torch.cat([p.look_up(model, tables) for p in parts], 1)}
         )
         first = next(iter(form.values()))
-        for name, blank in (("weights", 1.0), ("level", 0.0), ("mask", 1.0)):
+        for name, blank in (("weights", 1.0), ("level", 0.0), ("mask", 1.0), ("labels", 0.0)):
             columns = [getattr(p, name) for p in parts]
             given = [c for c in columns if c is not None]
             if given:
@@ -254,11 +257,12 @@ class Sampler(nn.Module):
 
     Thrown away after training: what must serve lives in the backbone. log_q_is says how far Negatives.log_q can be
     trusted: "exact", "approximate" or "absent". shares_batch says that the rows of a batch draw from something in
-    common, so that a draw depends on which rows are together; elsewhere it must not.
+    common, so that a draw depends on which rows are together; elsewhere it must not. The class says what holds with its
+    defaults, and an instance what holds with its options.
     """
 
-    log_q_is: ClassVar[str] = "absent"
-    shares_batch: ClassVar[bool] = False
+    log_q_is: str = "absent"
+    shares_batch: bool = False
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -299,11 +303,28 @@ def rows_of(batch: Batch) -> Tensor:
 
 
 class Loss(nn.Module):
-    """Compares the positive's score with its negatives'. Only forward must be written."""
+    """Compares the positive's score with its negatives'. Only forward must be written.
+
+    cosine: forward is to hear cosines and not dot products. What is served stays ranked by dot products.
+    """
+
+    cosine: bool = False
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
         """positive [B], negative [B, K] -> a scalar; negatives carry weights, mask and log_q."""
         raise NotImplementedError
+
+    def of_vectors(
+        self, data: Data, tables: Tables, batch: Batch, query: Tensor, vectors: Tensor, negatives: Negatives
+    ) -> Tensor | None:
+        """The loss of a step off its query [B, D] and negatives' vectors [B, K, D]; None: forward is asked instead.
+
+        For losses that need more than dot products. forward must be written all the same: who has scores alone asks it.
+        """
+        if not self.cosine:
+            return None
+        positives = tables.item_rows(batch.positives)
+        return self(cosine(query, positives), cosine(query, vectors), negatives)  # type: ignore[no-any-return]
 
 
 class Reader:

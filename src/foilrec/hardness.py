@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foilrec import beside, gauges, metrics, streams
+from foilrec.angles import cosine
 from foilrec.beside import Columns
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Sampler, Tables
 from foilrec.data import SeenIndex
@@ -142,7 +143,11 @@ class Meter:
         drawn = batch.positives[:, None] if negatives.ids is None else negatives.ids
         found = beside.ranked(items, query, batch.positives, users, seen, drawn, made)
         positive, negative = found.pop("positive"), found.pop("negative")
-        found |= {"gap": negative - positive, "gradient": _gradient(loss, positive[:, 0], negative, negatives)}
+        heard = positive[:, 0], negative
+        if loss.cosine:
+            vectors = negatives.look_up(model, tables) if made is None else made
+            heard = cosine(query, items[batch.positives]), cosine(query, vectors)
+        found |= {"gap": negative - positive, "gradient": _gradient(loss, *heard, negatives)}
         if made is not None:
             found |= beside.placed(items, made, batch.positives, users, seen)
         else:

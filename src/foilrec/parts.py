@@ -104,7 +104,8 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
                 f"{kind} {name!r} has no option {key!r}{did_you_mean(key, [*takes, 'name']) or '.'} It takes {listed}."
             )
         if (inner := nested(takes[key].type, value)) is not None:
-            check_options(inner, value["name"], {k: v for k, v in value.items() if k != "name"})
+            for table in value if isinstance(value, list | tuple) else [value]:
+                check_options(inner, table["name"], {k: v for k, v in table.items() if k != "name"})
         elif not fits(value, takes[key].type):
             raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
     missing = [o for o in takes.values() if o.default is Option.REQUIRED and o.name not in given]
@@ -113,10 +114,19 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
 
 
 def nested(hint: Any, value: object) -> str | None:
-    """The family of an option that is a part itself, when the value is a recipe's table for it: name and options."""
+    """The family of an option that is a part itself, or several, when the value is a recipe's table for it, or a list
+    of tables: name and options."""
     kinds = [hint, *typing.get_args(hint)]
-    found = next((kind for kind, (_, base) in FAMILIES.items() if base in kinds), None)
-    return found if isinstance(value, dict) and isinstance(value.get("name"), str) else None
+    if _is_list(hint):
+        found = {nested(kinds[1], one) for one in value} if isinstance(value, list | tuple) else set()
+        return found.pop() if len(found) == 1 else None
+    of = next((kind for kind, (_, base) in FAMILIES.items() if base in kinds), None)
+    return of if isinstance(value, dict) and isinstance(value.get("name"), str) else None
+
+
+def _is_list(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    return origin in (tuple, list) or bool(origin and origin.__name__ == "Sequence")
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -132,7 +142,7 @@ def fits(value: object, hint: Any) -> bool:
         return any(fits(value, one) for one in inner)
     if origin is typing.Literal:
         return value in inner
-    if origin in (tuple, list) or (origin and origin.__name__ == "Sequence"):
+    if _is_list(hint):
         return isinstance(value, list | tuple) and all(fits(v, inner[0]) for v in value)
     if origin is dict or (origin and origin.__name__ == "Mapping"):
         return isinstance(value, dict) and all(fits(v, inner[1]) for v in value.values())
@@ -150,6 +160,8 @@ def build(kind: str, name: str, *given: Any, **chosen: Any) -> Any:
     takes = options(part)
     for key, value in chosen.items():
         if (inner := nested(takes[key].type, value)) is not None:
-            inside = {k: v for k, v in value.items() if k != "name"}
-            chosen[key] = build(inner, value["name"], *given, **inside)
+            several = isinstance(value, list | tuple)
+            options_of = [dict(table) for table in (value if several else [value])]
+            made = [build(inner, table.pop("name"), *given, **table) for table in options_of]
+            chosen[key] = made if several else made[0]
     return part(*given, **chosen)

@@ -83,8 +83,11 @@ class Objective(nn.Module):
         query = self.model.query(tables, batch)
         with torch.no_grad() if not any(p.requires_grad for p in self.sampler.parameters()) else torch.enable_grad():
             negatives = self.sampler(tables, batch, query)
-        negative = score(query, negatives.look_up(self.model, tables))
-        ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
+        vectors = negatives.look_up(self.model, tables)
+        negative = score(query, vectors)
+        ranking = self.loss.of_vectors(self.model.data, tables, batch, query, vectors, negatives)
+        if ranking is None:
+            ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
         self.sampler.feedback(batch, negatives, negative.detach())
         total: Tensor = (
             self.model.ranking_weight * ranking

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foilrec.cli import audit, contest, data, shelf, work
+from foilrec.cli import audit, contest, data, mine, shelf, work
 from foilrec.errors import FoilrecError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(work.evaluate)
 app.command()(audit.audit)
 app.command()(work.recommend)
 app.command()(contest.compare)
+app.command()(mine.mine)
 app.command("list")(shelf.list_parts)
 app.command()(shelf.show)
 app.command()(shelf.check)
