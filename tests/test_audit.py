@@ -217,3 +217,22 @@ def test_on_a_terminal_every_figure_is_whole(
     ):
         assert figure in text
     assert "…" not in text and "truly" in text and "anew" in text
+
+
+def test_samplers_side_by_side(audit: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    out = tmp_path / "figures.json"
+    said = audit(
+        tmp_path / "mine.toml", "--samplers", "uniform, dns,ccdrec", "--epochs", 1, "--rows", 300, "--json", out
+    )
+    assert said.code == 0, said.err
+    lines = [line.split() for line in said.out.splitlines() if line.startswith(("sampler", "uniform", "dns"))]
+    assert [line[0] for line in lines] == ["sampler", "uniform", "dns"]
+    assert "ccdrec is left out: ccdrec takes its pools from a reverse diffusion" in said.out
+    stored = json.loads(out.read_text())["moments"]
+    easy, hard = (moment["hardness"]["all"]["percentile"] for moment in stored)
+    assert easy < hard
+    assert all(moment["cost"] > 0 for moment in stored)
+    wrong = audit(tmp_path / "mine.toml", "--samplers", "uniform,dsn")
+    assert wrong.code == 2
+    assert "did you mean 'dns'" in wrong.err

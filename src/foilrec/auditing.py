@@ -1,18 +1,23 @@
 """An audit of negatives: a recipe trained for a few epochs and thrown away, or a run looked at again."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from foilrec.advice import advise
-from foilrec.errors import RunBroken
+from foilrec.core import Data
+from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
 from foilrec.hardness import Reading
 from foilrec.recipe import Recipe
 from foilrec.run import Run, Stretch
-from foilrec.trainer import Epoch
+from foilrec.trainer import Epoch, Objective
 
 SHOWN = 8  # stored epochs of a run that are told, at most, besides the best
 
@@ -23,6 +28,7 @@ class Moment:
 
     when: str
     readings: dict[str, Reading]
+    cost: float | None = None  # CPU milliseconds of drawing for 1,000 positives
 
 
 @dataclass
@@ -40,7 +46,11 @@ class Audit:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
         moments = [
-            {"when": moment.when, "hardness": {name: r.as_dict() for name, r in moment.readings.items()}}
+            {
+                "when": moment.when,
+                "hardness": {name: r.as_dict() for name, r in moment.readings.items()},
+                **({} if moment.cost is None else {"cost": moment.cost}),
+            }
             for moment in self.moments
         ]
         return {"moments": moments, "notes": self.notes, "advice": self.advice}
@@ -63,6 +73,45 @@ def audit_recipe(
                 if on_epoch is not None:
                     on_epoch(epoch)
     return audit
+
+
+def audit_samplers(recipe: Recipe, samplers: Sequence[str], on_sampler: Callable[[str], None] | None = None) -> Audit:
+    """The same recipe with one sampler after another, each with its defaults: the last epoch's readings, and the cost.
+
+    A sampler that cannot work with the recipe's backbone becomes a note that says why.
+    """
+    audit, data = Audit(), recipe.read()
+    for name in samplers:
+        if on_sampler is not None:
+            on_sampler(name)
+        chosen = recipe if name == recipe.sampler.name else recipe.with_changes(f"sampler={name}")
+        with tempfile.TemporaryDirectory(prefix="foilrec-audit-") as folder:
+            try:
+                stretch = Stretch(chosen, Path(folder) / "run", data)
+                with closing(stretch.epochs()) as epochs:
+                    *_, last = epochs
+            except (PartsDoNotFit, BadOption) as error:
+                audit.notes.append(f"{name} is left out: {error}")
+                continue
+            readings = _read(last.hardness or {})
+            audit.moments.append(Moment(name, {"all": readings["all"]}, cost(stretch.trainer.objective, data)))
+    if not audit.moments:
+        raise PartsDoNotFit(f"None of the samplers works with this recipe. {' '.join(audit.notes)}")
+    return audit
+
+
+@torch.no_grad()
+def cost(objective: Objective, data: Data, batches: int = 4) -> float:
+    """CPU milliseconds of drawing negatives for 1,000 positives, tables being there already."""
+    model, sampler = objective.model, objective.sampler
+    tables, spent, drawn = model.propagate(), 0.0, 0
+    for n, batch in enumerate(islice(data.batches(2048, 0), batches + 1)):
+        query = model.query(tables, batch)
+        begun = time.process_time()
+        sampler(tables, batch, query)
+        if n or len(data.train) <= 2048:  # the first may have to compile
+            spent, drawn = spent + time.process_time() - begun, drawn + len(batch)
+    return 1e6 * spent / max(1, drawn)
 
 
 def audit_run(run: Run, rows: int) -> Audit:

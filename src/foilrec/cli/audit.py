@@ -29,6 +29,9 @@ def audit(
         int | None, typer.Option(min=1, help=f"of a recipe: train so many [default: {EPOCHS}, or train.epochs=N]")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="training rows whose negatives are measured")] = ROWS,
+    samplers: Annotated[
+        str | None, typer.Option(help="of a recipe: compare these, with commas between, or «all»; one line each")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures there too")] = None,
 ) -> None:
     """Measures how hard, how false and how varied negatives are: of a recipe in its first epochs, or of a run.
@@ -36,11 +39,13 @@ def audit(
     A recipe is trained in a temporary folder; the test set is not scored, and nothing is left behind.
     """
     if what.is_dir():
-        if changes or epochs:
-            raise BadOption(f"{what} is a run, whose recipe is settled: changes and --epochs go with a recipe's file.")
+        if changes or epochs or samplers:
+            raise BadOption(
+                f"{what} is a run, whose recipe is settled: changes, --samplers and --epochs go with a recipe's file."
+            )
         found = _of_run(what, rows)
     elif what.exists():
-        found = _of_recipe(what, changes or [], epochs, rows)
+        found = _of_recipe(what, changes or [], epochs, rows, samplers)
     else:
         raise BadOption(f"There is no recipe and no run {what}{did_you_mean(what.name, _near(what)) or '.'}")
     if json is not None:
@@ -64,13 +69,19 @@ def _of_run(folder: Path, rows: int) -> "Audit":
     return audit_run(Run(folder), rows)
 
 
-def _of_recipe(path: Path, changes: list[str], epochs: int | None, rows: int) -> "Audit":
-    from foilrec.auditing import audit_recipe
+def _of_recipe(path: Path, changes: list[str], epochs: int | None, rows: int, samplers: str | None) -> "Audit":
+    from foilrec import parts
+    from foilrec.auditing import audit_recipe, audit_samplers
     from foilrec.cli.progress import shown
     from foilrec.recipe import Recipe
 
     last = [] if epochs is None else [f"train.epochs={epochs}"]
     recipe = Recipe.load(path, [f"train.epochs={EPOCHS}", *changes, *last, f"train.meter={rows}"])
+    if samplers is not None:
+        names = parts.names("sampler") if samplers == "all" else [n.strip() for n in samplers.split(",") if n.strip()]
+        for name in names:
+            parts.find("sampler", name)  # a wrong name is told before anything is trained
+        return audit_samplers(recipe, names, lambda name: typer.echo(f"{name} ...", err=True))
     with shown(recipe) as (on_epoch, on_step):
         return audit_recipe(recipe, on_epoch=on_epoch, on_step=on_step)
 
@@ -124,8 +135,11 @@ def table_of(found: "Audit") -> list[list[str]]:
     rows = [(moment.when, name, reading) for moment in found.moments for name, reading in moment.readings.items()]
     cells = [[tell(reading) for _, _, reading in rows] for tell in COLUMNS.values()]
     told = [(head, column) for head, column in zip(COLUMNS, cells, strict=True) if any(column)]
+    costs = {moment.when: moment.cost for moment in found.moments if moment.cost is not None}
+    if costs:
+        told.append(("ms / 1,000 drawn", [f"{costs[when]:.2f}" for when, _, _ in rows]))
     body = [[when, name, *(column[n] for _, column in told)] for n, (when, name, _) in enumerate(rows)]
-    return [["when", "which", *(head for head, _ in told)], *body]
+    return [["sampler" if costs else "when", "which", *(head for head, _ in told)], *body]
 
 
 def _false(at: "Reading") -> str:
