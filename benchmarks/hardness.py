@@ -1,21 +1,22 @@
 """How hard and how false every sampler's negatives are on the shop, stage by stage: python -m benchmarks.hardness.
 
 Trains LightGCN (with its content aligned where a sampler needs that) on the synthetic shop, which knows what its users
-truly like, and writes docs/hardness.md from the epochs' readings.
+truly like, and writes docs/hardness.md from the epochs' readings, which docs/hardness.jsonl keeps, a line a run.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from foilrec.core import Data
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 
-PAGE = Path("docs/hardness.md")
+PAGE, LINES = Path("docs/hardness.md"), Path("docs/hardness.jsonl")
 EPOCHS, SEEDS = 40, (0, 1, 2)
+MEASURES = ("percentile", "similarity", "liked", "liked_ratio")
 TARGETS = [0.6, 0.75, 0.85, 0.95]
 ALIGNED = {"name": "aligned", "inner": {"name": "lightgcn"}}
 SCALED = {**ALIGNED, "scale": "unit", "schedule": "cosine"}
@@ -62,14 +63,23 @@ def recipe(backbone: dict[str, Any], sampler: dict[str, Any], seed: int) -> Reci
     )
 
 
-def stages(runs: list[Run]) -> dict[str, list[dict[str, float]]]:
+def kept(run: Run) -> dict[str, Any]:
+    """What is kept of a run: seed, test score, and each epoch's reading of the hard negatives with their stage."""
+    epochs = []
+    for line in run.epochs():
+        told = line["hardness"]
+        hard = max((int(name.split()[1]) for name in told if name.startswith("stage")), default=0)
+        reading = told.get(f"stage {hard}", told["all"])
+        epochs.append({"epoch": line["epoch"], "stage": hard, **{key: reading.get(key) for key in MEASURES}})
+    return {"seed": run.recipe.seed, "recall@20": run.scores["test"]["recall@20"], "epochs": epochs}
+
+
+def stages(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
     """The hard negatives' readings, by the epochs of a stage: "0-9" -> one reading an epoch and run."""
     by_stage: dict[int, list[tuple[int, dict[str, float]]]] = {}
-    for run in runs:
-        for line in run.epochs():
-            told = line["hardness"]
-            hard = max((int(name.split()[1]) for name in told if name.startswith("stage")), default=0)
-            by_stage.setdefault(hard, []).append((line["epoch"], told.get(f"stage {hard}", told["all"])))
+    for line in lines:
+        for reading in line["epochs"]:
+            by_stage.setdefault(reading["stage"], []).append((reading["epoch"], reading))
     spans = {stage: [epoch for epoch, _ in found] for stage, found in by_stage.items()}
     return {
         f"{min(spans[stage])}-{max(spans[stage])}": [reading for _, reading in by_stage[stage]]
@@ -77,11 +87,11 @@ def stages(runs: list[Run]) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def rows(name: str, runs: list[Run]) -> str:
+def rows(name: str, lines: list[dict[str, Any]]) -> str:
     """The lines of one sampler."""
-    score, text = mean(run.scores["test"]["recall@20"] for run in runs), ""
-    for epochs, readings in stages(runs).items():
-        values = {key: mean(r[key] for r in readings) for key in ("percentile", "similarity", "liked", "liked_ratio")}
+    score, text = mean(line["recall@20"] for line in lines), ""
+    for epochs, readings in stages(lines).items():
+        values = {key: mean(reading[key] for reading in readings) for key in MEASURES}
         text += (
             f"| {name} | {epochs} | {values['percentile']:.1%} | {values['similarity']:.1%} | {values['liked']:.1%} "
             f"| {values['liked_ratio']:.2f} | {score:.4f} |\n"
@@ -91,20 +101,17 @@ def rows(name: str, runs: list[Run]) -> str:
 
 def main() -> None:
     """Trains every case with every seed and writes the page."""
-    text, data = HEAD, None
+    text, data, stored = HEAD, recipe(*CASES["uniform"], 0).read(), []
     for name, (backbone, sampler) in CASES.items():
-        runs: list[Run] = []
+        lines = []
         for seed in SEEDS:
-            chosen = recipe(backbone, sampler, seed)
-            data = _data(chosen, data)
-            runs.append(train(chosen, Path(tempfile.mkdtemp()) / "run", data=data))
-        text += rows(name, runs)
-        print(rows(name, runs), end="", file=sys.stderr)
+            with tempfile.TemporaryDirectory() as folder:
+                lines.append(kept(train(recipe(backbone, sampler, seed), Path(folder) / "run", data=data)))
+        stored += [{"sampler": name, **line} for line in lines]
+        text += rows(name, lines)
+        print(rows(name, lines), end="", file=sys.stderr)
+    LINES.write_text("".join(json.dumps(line) + "\n" for line in stored), encoding="utf-8")
     PAGE.write_text(text, encoding="utf-8")
-
-
-def _data(chosen: Recipe, known: Data | None) -> Data:
-    return chosen.read() if known is None else known
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What every test gets: one thread, a small shop, and the plain torch form of the kernels on request."""
 
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from foilrec import kernels, parts
+from commands import Command, Said
+from foilrec import cli, kernels, parts
 from foilrec.core import Data
 
 torch.set_num_threads(1)
@@ -59,3 +61,18 @@ def chi_square(counts: Tensor, expected: Tensor) -> float:
 @pytest.fixture(name="chi_square")
 def _chi_square() -> Callable[[Tensor, Tensor], float]:
     return chi_square
+
+
+@pytest.fixture
+def foilrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line's entry point, in this process."""
+
+    def call(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["foilrec", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        code = left.value.code
+        return Said(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+    return call

@@ -2,67 +2,29 @@
 
 import json
 import re
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from foilrec import cli
+from commands import Command, Said, tiny
 from foilrec.cli.audit import pages
 from foilrec.core import Data
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 
-RECIPE = """
-threads = 1
-[data]
-name = "shop"
-users = 60
-items = 60
-[backbone]
-name = "bprmf"
-dim = 8
-[optimizer]
-name = "adam"
-lr = 0.02
-[train]
-batch = 128
-epochs = 12
-"""
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
-
 
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def audit(foilrec: Command) -> Command:
     """`foilrec audit` in this process."""
-
-    def call(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["foilrec", "audit", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        code = left.value.code
-        return Said(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return call
+    return lambda *words: foilrec("audit", *words)
 
 
 @pytest.fixture(scope="module")
 def shelf(world: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe, a finished run of it, and one that was stopped at once."""
     folder = tmp_path_factory.mktemp("shelf")
-    (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "tiny.toml").write_text(tiny(12))
     chosen = Recipe.load(folder / "tiny.toml", ["sampler=dns"])
     train(chosen, folder / "run", data=world)
 
@@ -146,7 +108,7 @@ def test_weights_of_a_sampler_that_learns_are_gone(
     )
     (tmp_path / "learnslab.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "tiny.toml").write_text(RECIPE)
+    (tmp_path / "tiny.toml").write_text(tiny(12))
     chosen = Recipe.load(tmp_path / "tiny.toml", ["sampler=learnslab:Learns", "train.epochs=2"])
     train(chosen, tmp_path / "run", data=world)
     said = audit(tmp_path / "run")
@@ -220,7 +182,7 @@ def test_on_a_terminal_every_figure_is_whole(
 
 
 def test_samplers_side_by_side(audit: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(RECIPE)
+    (tmp_path / "mine.toml").write_text(tiny(12))
     out = tmp_path / "figures.json"
     said = audit(
         tmp_path / "mine.toml", "--samplers", "uniform, dns,ccdrec", "--epochs", 1, "--rows", 300, "--json", out

@@ -8,66 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from commands import Command, Said, tiny
 from foilrec import cli, demonstration, parts
 from foilrec.recipe import Recipe
 from foilrec.run import Run
-
-RECIPE = """
-threads = 1
-[data]
-name = "shop"
-users = 60
-items = 60
-[backbone]
-name = "bprmf"
-dim = 8
-[optimizer]
-name = "adam"
-lr = 0.02
-[train]
-batch = 128
-epochs = 3
-"""
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def foilrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The entry point in this process."""
-
-    def call(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["foilrec", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        code = left.value.code
-        return Said(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe and a finished run of it, made by the command in a process of its own."""
     folder = tmp_path_factory.mktemp("shelf")
-    (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "tiny.toml").write_text(tiny(3))
     done = process("train", "tiny.toml", "sampler.name=dns", "--out", "run", cwd=folder)
     assert done.code == 0, done.err
     (folder / "said.json").write_text(json.dumps(done))
@@ -291,7 +249,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(
     foilrec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("my shop.toml").write_text(RECIPE)
+    Path("my shop.toml").write_text(tiny(3))
     words = ["train", "my shop.toml", "train.epochs=12", "data.users=400", "data.items=200", "train.batch=64"]
     command = [installed(), *words, "--out", "a run"]
     with subprocess.Popen(command, env=surroundings(), stderr=subprocess.PIPE, text=True) as child:

@@ -6,7 +6,6 @@ import math
 import random
 import re
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import cli, significance, typeset
+from commands import Command, tiny
+from foilrec import significance, typeset
 from foilrec.compare import Means, compare, estimated
 from foilrec.comparison import Comparison, Estimate, Line
 from foilrec.errors import BadOption, RunBroken
@@ -29,22 +29,6 @@ from foilrec.run import Run, train
 from foilrec.trainer import Trainer
 
 NAMES = ("recall@20", "ndcg@20")
-TINY = """
-threads = 1
-[data]
-name = "shop"
-users = 60
-items = 60
-[backbone]
-name = "bprmf"
-dim = 8
-[optimizer]
-name = "adam"
-lr = 0.02
-[train]
-batch = 128
-epochs = 2
-"""
 
 
 def made_up(
@@ -456,19 +440,19 @@ def test_wrong_seeds_are_explained(text: str) -> None:
         seeds_of(text, 0)
 
 
-def tiny() -> Recipe:
+def short() -> Recipe:
     """A recipe of one short epoch on the small shop."""
     table = {"data": {"name": "shop", "users": 60, "items": 60}, "backbone": {"name": "bprmf", "dim": 8}}
     return Recipe.from_tree({"name": "tiny", "threads": 1, **table, "train": {"batch": 256, "epochs": 1}})
 
 
 def test_repeat_makes_the_runs_that_train_makes_and_keeps_finished_ones(tmp_path: Path) -> None:
-    runs = repeat(tiny(), [2, 5], tmp_path)
+    runs = repeat(short(), [2, 5], tmp_path)
     assert [run.folder.name for run in runs] == ["tiny-s2", "tiny-s5"] and all(run.finished for run in runs)
-    alone = train(replace(tiny(), seed=5), tmp_path / "alone")
+    alone = train(replace(short(), seed=5), tmp_path / "alone")
     assert alone.scores["test"] == runs[1].scores["test"] != runs[0].scores["test"]
     with pytest.raises(BadOption, match="tiny-s5 already holds a run: go on with --resume"):
-        repeat(tiny(), [7, 5], tmp_path)
+        repeat(short(), [7, 5], tmp_path)
     assert not (tmp_path / "tiny-s7").exists()
     made: list[int] = []
 
@@ -476,34 +460,20 @@ def test_repeat_makes_the_runs_that_train_makes_and_keeps_finished_ones(tmp_path
         made.append(recipe.seed)
         return train(recipe, folder, data=data)
 
-    assert len(repeat(tiny(), [2, 5, 6], tmp_path, resume=True, one=one)) == 3 and made == [6]
-    assert [folder.parts[0] for _, folder in planned(tiny(), [1])] == ["runs"]
+    assert len(repeat(short(), [2, 5, 6], tmp_path, resume=True, one=one)) == 3 and made == [6]
+    assert [folder.parts[0] for _, folder in planned(short(), [1])] == ["runs"]
     with pytest.raises(RunBroken, match="another recipe"):
-        repeat(tiny().with_changes("train.batch=64"), [2], tmp_path, resume=True)
+        repeat(short().with_changes("train.batch=64"), [2], tmp_path, resume=True)
 
 
 # the commands --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def foilrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The entry point in this process: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["foilrec", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return (left.value.code if isinstance(left.value.code, int) else 0, *capsys.readouterr())
-
-    return call
-
-
 def test_training_with_seeds_and_comparing_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foilrec: Callable[..., tuple[int, str, str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foilrec: Command
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("tiny.toml").write_text(TINY)
+    Path("tiny.toml").write_text(tiny(2))
     code, out, err = foilrec("train", "tiny.toml", "seed=3", "--seeds", 2, "--quiet")
     folders = out.splitlines()[:2]
     assert (code, err) == (0, "") and all(re.fullmatch(r"runs/tiny-\w{8}-s[34]", folder) for folder in folders)
@@ -540,10 +510,10 @@ def test_a_terminal_gets_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_interrupted_series_says_how_to_go_on_and_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foilrec: Callable[..., tuple[int, str, str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foilrec: Command
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("tiny.toml").write_text(TINY)
+    Path("tiny.toml").write_text(tiny(2))
     words = ["train", "tiny.toml", "train.epochs=3", "--seeds", "2", "--out", "all"]
     numbers, true = itertools.count(), Trainer._run
 

@@ -17,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FOLDERS = {folder for folder, _ in parts.FAMILIES.values()}
 GROUND = {
     "angles",
+    "calibration",
     "chances",
     "clusters",
     "compiled",
@@ -26,6 +27,7 @@ GROUND = {
     "edges",
     "embeddings",
     "errors",
+    "faithful",
     "files",
     "fullsoftmax",
     "gauges",
@@ -36,6 +38,7 @@ GROUND = {
     "kernels",
     "memory",
     "metrics",
+    "moments",
     "pagerank",
     "principal",
     "ranked",

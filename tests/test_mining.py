@@ -1,8 +1,6 @@
 """Mining hard negatives: windows, margins, exclusion against a slow search; files in and out; what is refused."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import cli
+from commands import Command
 from foilrec.core import Data
 from foilrec.errors import BadOption
 from foilrec.mining import Rules, mine
@@ -97,30 +95,16 @@ def test_random_picks_are_even_over_the_window_and_follow_the_seed() -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """`foilrec mine` in this process: the exit code, and all it said."""
-
-    def call(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["foilrec", "mine", *map(str, words)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        said = capsys.readouterr()
-        return code, said.out + said.err
-
-    return call
+def command(foilrec: Command) -> Command:
+    """`foilrec mine` in this process."""
+    return lambda *words: foilrec("mine", *words)
 
 
-def test_a_run_is_mined_in_the_sources_ids(
-    tmp_path: Path, world_run: Run, command: Callable[..., tuple[int, str]]
-) -> None:
+def test_a_run_is_mined_in_the_sources_ids(tmp_path: Path, world_run: Run, command: Command) -> None:
     out = tmp_path / "hard.parquet"
-    code, said = command(world_run.folder, "--out", out, "--ranks", "1-20", "--count", "3")
-    assert code == 0, said
-    assert "positives got fewer than 3" in said
+    said = command(world_run.folder, "--out", out, "--ranks", "1-20", "--count", "3")
+    assert said.code == 0, said.err
+    assert "positives got fewer than 3" in said.out
     frame, data = pl.read_parquet(out), world_run.data
     assert len(frame) == len(data.train)
     taken: dict[Any, set[Any]] = {}
@@ -148,9 +132,7 @@ def world_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
-def test_vectors_are_mined_with_pairs_by_row_number(
-    kind: str, tmp_path: Path, command: Callable[..., tuple[int, str]]
-) -> None:
+def test_vectors_are_mined_with_pairs_by_row_number(kind: str, tmp_path: Path, command: Command) -> None:
     queries, items, pairs = world()
     np.save(tmp_path / "items.npy", items.numpy())
     np.save(tmp_path / "queries.npy", queries.numpy())
@@ -161,7 +143,7 @@ def test_vectors_are_mined_with_pairs_by_row_number(
     )
     out = tmp_path / "hard.jsonl"
     words = (tmp_path / "items.npy", "--queries", tmp_path / "queries.npy", "--pairs", path, "--out", out)
-    assert command(*words, "--ranks", "1-9", "--cosine")[0] == 0
+    assert command(*words, "--ranks", "1-9", "--cosine").code == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     unit = [torch.nn.functional.normalize(x) for x in (queries, items)]
     expected = slow(unit[0], unit[1], pairs, Rules((1, 9)))
@@ -186,7 +168,7 @@ def test_bad_input_is_explained(
     words: list[str],
     hint: str,
     tmp_path: Path,
-    command: Callable[..., tuple[int, str]],
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -198,9 +180,9 @@ def test_bad_input_is_explained(
     broken = items.clone()
     broken[3, 0] = torch.nan
     np.save("nan.npy", broken.numpy())
-    code, said = command(*words)
-    assert code == 2
-    assert hint in said
+    said = command(*words)
+    assert said.code == 2
+    assert hint in said.err
     assert not list(Path().glob("x.*"))
 
 

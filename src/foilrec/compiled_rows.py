@@ -106,17 +106,11 @@ def adam(
     eps: np.float32,
 ) -> None:
     """One Adam step on every row of a table in one pass: row r has gradient grad[place[r]], or none if place is -1."""
-    rest1, rest2 = np.float32(1) - beta1, np.float32(1) - beta2
+    rest1, rest2, nothing = np.float32(1) - beta1, np.float32(1) - beta2, np.zeros(table.shape[1], grad.dtype)
     for r in range(table.shape[0]):
         here, m, v = table[r], first[r], second[r]
-        if place[r] >= 0:
-            g = grad[place[r]]
-            for d in range(table.shape[1]):
-                m[d] = beta1 * m[d] + rest1 * g[d]
-                v[d] = beta2 * v[d] + rest2 * g[d] * g[d]
-                here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
-        else:
-            for d in range(table.shape[1]):
-                m[d] = beta1 * m[d]
-                v[d] = beta2 * v[d]
-                here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)
+        g = grad[place[r]] if place[r] >= 0 else nothing
+        for d in range(table.shape[1]):
+            m[d] = beta1 * m[d] + rest1 * g[d]
+            v[d] = beta2 * v[d] + rest2 * g[d] * g[d]
+            here[d] -= step * m[d] / (np.sqrt(v[d]) * root + eps)

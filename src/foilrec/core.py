@@ -70,17 +70,17 @@ class Tables:
 class LateTables(Tables):
     """Tables that are worked out when someone asks for them, because a step may need no more than the batch's rows.
 
-    both: () -> (users [U, D], items [I, D]), asked at most once with gradient and once without. user_rows, item_rows:
-    ids [...] -> [..., D]. Good until the parameters change.
+    both: () -> (users [U, D] or None, items [I, D]), asked at most once with gradient and once without. user_rows,
+    item_rows: ids [...] -> [..., D]. Good until the parameters change.
     """
 
-    def __init__(self, both: Callable[[], tuple[Tensor, Tensor]], user_rows: RowsOf, item_rows: RowsOf) -> None:
+    def __init__(self, both: Callable[[], tuple[Tensor | None, Tensor]], user_rows: RowsOf, item_rows: RowsOf) -> None:
         self.layers, self.row_sparse, self._looked_up = (), False, {}
         self._both, self._user_rows, self._item_rows = both, user_rows, item_rows
-        self._made: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._made: dict[bool, tuple[Tensor | None, Tensor]] = {}
 
     @property
-    def users(self) -> Tensor:  # type: ignore[override]
+    def users(self) -> Tensor | None:  # type: ignore[override]
         """The whole table of users, [U, D]."""
         return self._whole()[0]
 
@@ -89,7 +89,7 @@ class LateTables(Tables):
         """The whole table of items, [I, D]."""
         return self._whole()[1]
 
-    def _whole(self) -> tuple[Tensor, Tensor]:
+    def _whole(self) -> tuple[Tensor | None, Tensor]:
         with_gradient = torch.is_grad_enabled()
         if with_gradient not in self._made:
             self._made[with_gradient] = self._both()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foilrec import kernels, streams
-from foilrec.errors import BadData, BadOption, some
+from foilrec.errors import BadData, BadOption, PartsDoNotFit, some
 
 
 @dataclass
@@ -262,6 +262,16 @@ class Data:
     def raw_items(self, numbers: Sequence[int]) -> list[Any]:
         """The ids that the source used for some items."""
         return list(numbers) if self.item_ids is None else [self.item_ids[n] for n in numbers]
+
+    def modalities(self, wanted: Sequence[str] | None, what: str, cure: str) -> tuple[str, ...]:
+        """The modalities that a part uses, all by default; PartsDoNotFit, worded by the part, if they are not there."""
+        names = tuple(self.features) if wanted is None else tuple(wanted)
+        if not names or set(names) - set(self.features):
+            raise PartsDoNotFit(
+                f"{what} item features {list(names) or ''}, and {self.name} has "
+                f"{', '.join(self.features) or 'none'}: {cure}."
+            )
+        return names
 
     @property
     def interactions(self) -> str:

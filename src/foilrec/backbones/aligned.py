@@ -8,40 +8,22 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec import streams
-from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.diffusion.tokenmixer import TokenMixer
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption
+from foilrec.faithful import promise
 from foilrec.principal import principal
 
-PUBLISHED = ("schedule", "scale", "fuse", "ego", "stop_target", "axes")  # what faithful = true holds fast
 
-
-class AlignedTables(Tables):
+class AlignedTables(LateTables):
     """The inner backbone's tables, and the loss of the diffusion that made their inputs."""
 
     def __init__(self, inner: Tables, alignment: Tensor) -> None:
+        super().__init__(lambda: (inner.users, inner.items), inner.user_rows, inner.item_rows)
         self.inner, self.alignment = inner, alignment
-        self.layers, self.row_sparse, self._looked_up = inner.layers, inner.row_sparse, {}
-
-    @property
-    def users(self) -> Tensor | None:  # type: ignore[override]
-        """The inner users."""
-        return self.inner.users
-
-    @property
-    def items(self) -> Tensor:  # type: ignore[override]
-        """The inner items."""
-        return self.inner.items
-
-    def compose_items(self, ids: Tensor) -> Tensor:
-        """The inner rows."""
-        return self.inner.item_rows(ids)
-
-    def compose_users(self, ids: Tensor) -> Tensor:
-        """The inner rows."""
-        return self.inner.user_rows(ids)
+        self.layers, self.row_sparse = inner.layers, inner.row_sparse
 
 
 class Aligned(Backbone):
@@ -85,17 +67,18 @@ class Aligned(Backbone):
         faithful: bool = False,
     ) -> None:
         super().__init__(data)
-        published = dict(zip(PUBLISHED, ("linear", "none", "batch", "smoothed", False, None), strict=True))
-        chosen = dict(zip(PUBLISHED, (schedule, scale, fuse, ego, stop_target, axes), strict=True))
-        check_faithful(faithful, chosen, published)
+        chosen = {
+            "schedule": (schedule, "linear"),
+            "scale": (scale, "none"),
+            "fuse": (fuse, "batch"),
+            "ego": (ego, "smoothed"),
+            "stop_target": (stop_target, False),
+            "axes": (axes, None),
+        }
+        promise("aligned", faithful, chosen)
         if not 0 <= mu <= 1 or weight < 0:
             raise BadOption(f"aligned: mu = {mu} must lie in 0 .. 1, and weight = {weight} be at least 0.")
-        names = tuple(data.features) if modalities is None else tuple(modalities)
-        if not names or set(names) - set(data.features):
-            raise PartsDoNotFit(
-                f"aligned conditions on item features {list(names) or ''}, and {data.name} has "
-                f"{', '.join(data.features) or 'none'}: take the inner backbone alone."
-            )
+        names = data.modalities(modalities, "aligned conditions on", "take the inner backbone alone")
         self.inner, self.mu, self.weight, self.ranking_weight = inner, mu, weight, inner.ranking_weight
         self.fuse, self.stop_target, self.smoothed = fuse, stop_target, ego == "smoothed"
         rows = inner.inputs()
@@ -217,10 +200,3 @@ class Aligned(Backbone):
 
 def _inner(tables: Tables) -> Tables:
     return tables.inner if isinstance(tables, AlignedTables) else tables
-
-
-def check_faithful(faithful: bool, chosen: Mapping[str, object], published: Mapping[str, object]) -> None:
-    """Raises BadOption if `faithful` is promised and an option differs from what was published."""
-    for name, value in chosen.items():
-        if faithful and value != published[name]:
-            raise BadOption(f"aligned: faithful = true means {name} = {published[name]!r}, not {value!r}.")

@@ -8,6 +8,7 @@ from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
 from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.faithful import promise
 from foilrec.graphs import interaction_graph
 
 
@@ -66,9 +67,7 @@ class BM3(Backbone):
             "train_features": (train_features, True),
             "init": (init, "xavier"),
         }
-        for name, (value, published) in chosen.items() if faithful else ():
-            if value != published:
-                raise BadOption(f"bm3: faithful = true means {name} = {published!r}, not {value!r}.")
+        promise("bm3", faithful, chosen)
         if not 0 <= dropout < 1 or ranking_weight < 0:
             raise BadOption(
                 f"bm3: dropout = {dropout} must be at least 0 and below 1, and ranking_weight = {ranking_weight} "

@@ -10,6 +10,7 @@ from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables, b
 from foilrec.edges import Edges
 from foilrec.embeddings import Init, l2_loss, table
 from foilrec.errors import BadOption
+from foilrec.faithful import promise
 from foilrec.graphs import Graph, interaction_graph
 from foilrec.learned_graph import Built, ItemGraph
 from foilrec.nearest import Search
@@ -72,9 +73,7 @@ class LATTICE(Backbone):
             "train_features": (train_features, True),
             "init": (init, "xavier"),
         }
-        for name, (value, published) in chosen.items() if faithful else ():
-            if value != published:
-                raise BadOption(f"lattice: faithful = true means {name} = {published!r}, not {value!r}.")
+        promise("lattice", faithful, chosen)
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.hops, self.l2_reg, self.reg_batch = layers, hops, l2_reg, reg_batch
         self.outputs, self.every, self.row = penalise == "outputs", graph_gradient == "every", interactions == "row"

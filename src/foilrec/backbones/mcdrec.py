@@ -14,6 +14,7 @@ from foilrec.diffusion.representation import Representation
 from foilrec.diffusion.unet import dropped
 from foilrec.embeddings import Init, emb_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.faithful import promise
 from foilrec.graphs import interaction_graph, inverse_root_degrees
 from foilrec.guided import guided_graph
 
@@ -83,19 +84,12 @@ class MCDRec(Backbone):
             "representation": (representation, True),
             "axes": (axes, None),
         }
-        for name, (value, published) in chosen.items() if faithful else ():
-            if value != published:
-                raise BadOption(f"mcdrec: faithful = true means {name} = {published!r}, not {value!r}.")
+        promise("mcdrec", faithful, chosen)
         if not (0 <= drop < 1 and 0 <= theta < 1 and 0 <= share <= 1 and 0 <= dropout < 1):
             raise BadOption(f"mcdrec: drop = {drop}, theta = {theta}, share = {share}, dropout = {dropout}: in 0 .. 1.")
         if min(weight, agreement, content_weight, emb_reg, ranking_weight) < 0:
             raise BadOption("mcdrec: weight, agreement, content_weight, emb_reg and ranking_weight are at least 0.")
-        names = tuple(data.features) if modalities is None else tuple(modalities)
-        if not names or set(names) - set(data.features):
-            raise PartsDoNotFit(
-                f"mcdrec conditions on item features {list(names) or ''}, and {data.name} has "
-                f"{', '.join(data.features) or 'none'}: take lightgcn."
-            )
+        names = data.modalities(modalities, "mcdrec conditions on", "take lightgcn")
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.share, self.weight, self.drop, self.theta = layers, share, weight, drop, theta
         self.everywhere, self.inverted = estimates == "all", edges == "inverted"

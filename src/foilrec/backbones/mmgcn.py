@@ -10,7 +10,8 @@ from torch.nn.functional import embedding, leaky_relu, linear
 from foilrec.content import Content
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, table
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption
+from foilrec.faithful import promise
 from foilrec.graphs import Graph
 
 USERS, ITEMS = 0, 1
@@ -61,17 +62,10 @@ class MMGCN(Backbone):
             "latent": (latent, None),
             "axes": (axes, None),
         }
-        for name, (value, published) in chosen.items() if faithful else ():
-            if value != published:
-                raise BadOption(f"mmgcn: faithful = true means {name} = {published!r}, not {value!r}.")
+        promise("mmgcn", faithful, chosen)
         if layers < 1 or reg < 0:
             raise BadOption(f"mmgcn: layers = {layers} must be at least 1, and reg = {reg} at least 0.")
-        names = tuple(data.features) if modalities is None else tuple(modalities)
-        if not names or set(names) - set(data.features):
-            raise PartsDoNotFit(
-                f"mmgcn walks on item features {list(names) or ''}, and {data.name} has "
-                f"{', '.join(data.features) or 'none'}: take lightgcn."
-            )
+        names = data.modalities(modalities, "mmgcn walks on", "take lightgcn")
         users, items = data.train.unbind(1)
         self.ids = nn.ModuleList([table(n, dim, init) for n in (data.n_users, data.n_items)])
         self.ids.requires_grad_(tables == "trained")

@@ -9,7 +9,8 @@ from torch.nn.functional import embedding, normalize
 from foilrec.content import Content
 from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
 from foilrec.embeddings import Init, l2_loss, table
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption
+from foilrec.faithful import promise
 from foilrec.graphs import interaction_graph
 from foilrec.inbatch import in_batch
 from foilrec.walks import Walk
@@ -67,20 +68,13 @@ class SLMRec(Backbone):
             "ranking_weight": (ranking_weight, 0),
             "axes": (axes, None),
         }
-        for name, (value, published) in chosen.items() if faithful else ():
-            if value != published:
-                raise BadOption(f"slmrec: faithful = true means {name} = {published!r}, not {value!r}.")
+        promise("slmrec", faithful, chosen)
         if not (temperature > 0 and main_temperature > 0 and min(alpha, main, ranking_weight, l2_reg) >= 0):
             raise BadOption(
                 f"slmrec: temperature = {temperature} and main_temperature = {main_temperature} must be above 0, "
                 f"alpha = {alpha}, main = {main}, ranking_weight = {ranking_weight} and l2_reg = {l2_reg} at least 0."
             )
-        names = tuple(data.features) if modalities is None else tuple(modalities)
-        if not names or set(names) - set(data.features):
-            raise PartsDoNotFit(
-                f"slmrec teaches towers of item features {list(names) or ''}, and {data.name} has "
-                f"{', '.join(data.features) or 'none'}: take lightgcn."
-            )
+        names = data.modalities(modalities, "slmrec teaches towers of", "take lightgcn")
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.graph, self.layers = interaction_graph(data.train, data.n_users, data.n_items), layers
         self.views = nn.ModuleDict()

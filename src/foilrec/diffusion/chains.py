@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,18 @@ from foilrec.errors import BadOption
 Denoise = Callable[[Tensor, Tensor], Tensor]  # x_t [B, ..., D], t [B] or [] -> the network's output, like x_t
 Noise = Callable[[int], Tensor] | torch.Generator | None  # step -> normal numbers like x, or a generator of them
 Step = tuple[int, Tensor, Tensor]  # t, x after step t, the estimate of x_0 that led there
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A backbone that can walk its items back from noise, as `aligned` and `mcdrec` can, for samplers to take pools."""
+
+    @property
+    def steps(self) -> int:
+        """T."""
+
+    def denoise(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
+        """The chain after an epoch: t = T - 1 .. 0, each with the rows [I, D] it leads to."""
 
 
 class Chains(Gaussian):

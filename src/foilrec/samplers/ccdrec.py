@@ -1,7 +1,6 @@
 """CCDRec's graded pools and the curriculum that draws from them."""
 
-from collections.abc import Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,22 +8,11 @@ from torch.nn.functional import normalize
 
 from foilrec import kernels, streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
+from foilrec.diffusion.chains import Denoiser
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.ranked import pick_ranked
 
 FINAL = 5  # the stage whose pool is the recommender's own table
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """A backbone that can walk back from noise: `aligned`."""
-
-    @property
-    def steps(self) -> int:
-        """T."""
-
-    def denoise(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
-        """t = T - 1 .. 0, each with the rows x^t [I, D] it leads to."""
 
 
 class CCDRec(Sampler):

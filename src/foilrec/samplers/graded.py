@@ -1,24 +1,17 @@
 """Negatives of a stated hardness: a curriculum of percentiles that is met whatever the model, epoch and catalogue."""
 
 import math
-from collections.abc import Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from foilrec import kernels
+from foilrec.chances import chances
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
+from foilrec.diffusion.chains import Denoiser
 from foilrec.errors import BadOption, PartsDoNotFit
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """A backbone that can walk back from noise: `aligned`."""
-
-    def denoise(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
-        """The chain after an epoch; its last rows are E^0 [I, D]."""
 
 
 class Graded(Sampler):
@@ -107,8 +100,8 @@ class Graded(Sampler):
     def _at(self, batch: Batch, ids: Tensor, hardness: Tensor, allowed: Tensor, target: float) -> Tensor:
         """The candidate of the target's rank, or the next easier one that may be taken, or the easiest of all."""
         exact = (1 - target) * (ids.shape[1] + 1)
-        chance = kernels.words(rows_of(batch), self.key(batch, "round"), 1) >> 11 & (2**53 - 1)
-        rank = torch.where(chance * 2.0**-53 < exact % 1, int(exact) + 1, int(exact)).clamp(1, ids.shape[1]) - 1
+        chance = chances(rows_of(batch), self.key(batch, "round"), 1)
+        rank = torch.where(chance < exact % 1, int(exact) + 1, int(exact)).clamp(1, ids.shape[1]) - 1
         order = hardness.argsort(dim=1, descending=True, stable=True)
         place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         may = allowed.gather(1, order) & (place >= rank)
