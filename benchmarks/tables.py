@@ -45,10 +45,21 @@ prints (Recall@10 and NDCG@10) for the authors' own draw of the split and the of
 had: the labels used here are another draw of the same rule. On Baby the item graphs are built from the official
 features' own neighbours; where a row uses feature values (dma, ccdrec and others with content) they are 128-d
 **surrogates** fitted to those neighbours' cosines. [comparison.md](comparison.md) sets the rows of Baby beside FREEDOM,
-user by user.
+user by user. The search for settings was small, and not equal: FREEDOM was given five settings, CCDRec two learning
+rates, the other recipes one or two or those of their papers; a row may be a little below what it can do.
 
 | recipe | data | seeds | R@10 | R@20 | NDCG@10 | NDCG@20 | paper: R@10 N@10 | epochs | CPU s a run |
 |---|---|---|---|---|---|---|---|---|---|
+"""
+GRADING = """
+## Do the curricula grade?
+
+Read off the meter's lines in the same runs, for recipes whose negatives have stages: the share of the items that a user
+has not taken that lie below the stage's negatives, by the user's present score and by likeness (cosine) to the positive
+among the present items, over the draws metered in the stage's epochs. Stage 0 is the easy random negative.
+
+| recipe | stage | epochs | by score | by likeness | draws | runs |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -69,6 +80,26 @@ def line(run: Run) -> dict[str, Any]:
         "cpu_seconds": scores["cpu_seconds"],
         "valid": scores["valid"]["recall@20"],
         "test": {name: scores["test"][name] for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")},
+        "stages": stages(run),
+    }
+
+
+def stages(run: Run) -> dict[str, dict[str, Any]]:
+    """How hard the negatives of each stage of a curriculum were over its epochs; {} where there are no stages."""
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for epoch in run.epochs():
+        for name, reading in (epoch.get("hardness") or {}).items():
+            if name.startswith("stage "):
+                found.setdefault(name.removeprefix("stage "), []).append((epoch["epoch"], reading))
+    if len(found) < 2:
+        return {}
+    return {
+        stage: {
+            "epochs": [read[0][0], read[-1][0]],
+            "draws": sum(reading["draws"] for _, reading in read),
+            **{axis: mean(reading[axis] for _, reading in read) for axis in ("percentile", "similarity")},
+        }
+        for stage, read in sorted(found.items())
     }
 
 
@@ -85,6 +116,20 @@ def row(name: str, lines: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+def grading(name: str, lines: list[dict[str, Any]]) -> str:
+    """The lines of the second table: one a stage of the recipe's curriculum, its runs together."""
+    metered = [one for one in lines if one.get("stages")]
+    found = ""
+    for stage in sorted({stage for one in metered for stage in one["stages"]}):
+        read = [one["stages"][stage] for one in metered if stage in one["stages"]]
+        draws = sum(each["draws"] for each in read)
+        axes = [sum(each[axis] * each["draws"] for each in read) / draws for axis in ("percentile", "similarity")]
+        first, last = min(each["epochs"][0] for each in read), max(each["epochs"][1] for each in read)
+        cells = [name, stage, f"{first} - {last}", *(f"{axis:.3f}" for axis in axes), f"{draws:,}", str(len(read))]
+        found += f"| {' | '.join(cells)} |\n"
+    return found
+
+
 def write() -> None:
     """The page and its lines, from the finished runs and the lines that are there already."""
     kept = (
@@ -98,9 +143,12 @@ def write() -> None:
             kept[run.recipe.name, run.recipe.seed] = line(run)
     ordered = [kept[key] for key in sorted(kept)]
     LINES.write_text("".join(json.dumps(one) + "\n" for one in ordered), encoding="utf-8")
-    names = dict.fromkeys(one["recipe"] for one in ordered)
-    body = "".join(row(name, [one for one in ordered if one["recipe"] == name]) for name in names)
-    PAGE.write_text(HEAD + body, encoding="utf-8")
+    by_recipe: dict[str, list[dict[str, Any]]] = {}
+    for one in ordered:
+        by_recipe.setdefault(one["recipe"], []).append(one)
+    body = "".join(row(name, lines) for name, lines in by_recipe.items())
+    graded = "".join(grading(name, lines) for name, lines in by_recipe.items())
+    PAGE.write_text(HEAD + body + (GRADING + graded if graded else ""), encoding="utf-8")
     runs = [run for run in map(Run, sorted(RUNS.glob("*-baby-s*"))) if run.finished]
     if any(run.recipe.name == REFERENCE for run in runs) and len({run.recipe.name for run in runs}) > 1:
         found = compare(runs, against=REFERENCE, metrics=("recall@10", "recall@20", "ndcg@10"))
