@@ -1,33 +1,14 @@
 """VBPR: half of an item's vector comes from its features."""
 
 from collections.abc import Mapping
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
-from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
+from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables, batch_rows
 from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import PartsDoNotFit
-
-
-class ItemsOnDemand(Tables):
-    """Items composed row by row, so that a step projects the batch's features and not the catalogue's."""
-
-    def __init__(self, model: "VBPR", users: Tensor, inputs: Tensor) -> None:
-        self.model, self.users, self.inputs = model, users, inputs
-        self.layers, self.row_sparse, self._looked_up = (), False, {}
-
-    @cached_property
-    def items(self) -> Tensor:  # type: ignore[override]
-        """All of them, [I, D], when a sampler or the evaluation asks."""
-        return self.compose_items(torch.arange(self.model.data.n_items, device=self.inputs.device))
-
-    def compose_items(self, ids: Tensor) -> Tensor:
-        """[q_i ; W F_i + b] for some items: each distinct one is projected once."""
-        distinct, place = ids.unique(return_inverse=True)
-        content = self.model.project(self.model.features_of(distinct), self.model.present(distinct))
-        return torch.cat([self.inputs[distinct], content], 1)[place]
 
 
 class VBPR(Backbone):
@@ -79,8 +60,16 @@ class VBPR(Backbone):
         return self.ids.weight
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
-        """Tables whose items are composed when asked for."""
-        return ItemsOnDemand(self, self.users.weight, self.ids.weight if inputs is None else inputs)
+        """Tables whose items are composed when asked for, so that a step projects no more than the batch's features."""
+        users, free = self.users.weight, self.ids.weight if inputs is None else inputs
+
+        def compose(ids: Tensor) -> Tensor:
+            distinct, place = ids.unique(return_inverse=True)
+            content = self.project(self.features_of(distinct), self.present(distinct))
+            return torch.cat([free[distinct], content], 1)[place]
+
+        everything = torch.arange(self.data.n_items, device=free.device)
+        return LateTables(lambda: (users, compose(everything)), lambda ids: embedding(ids, users), compose)
 
     def encode(self, features: Mapping[str, Tensor]) -> Tensor:
         """Vectors of described items: the mean free half beside their projected features, [..., 2 dim]."""

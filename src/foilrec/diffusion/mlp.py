@@ -22,8 +22,9 @@ class MLP(nn.Module):
     activation: one of gelu, relu, silu, tanh. step_dim: width of the sinusoids; step_hidden: width of a two-layer map
     that they go through first, or None for none.
 
-    Each condition has a learned null vector, taken where present [N, M] is False: dropped at random in training, it
-    gives the unconditional output that classifier-free guidance needs (Ho and Salimans 2022).
+    droppable: whether conditions may be missing. Each then has a learned null vector, taken where present [N, M] is
+    False: dropped at random in training, it gives the unconditional output that classifier-free guidance needs (Ho and
+    Salimans 2022).
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class MLP(nn.Module):
         activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu",
         step_dim: int = 64,
         step_hidden: int | None = None,
+        droppable: bool = True,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -51,7 +53,8 @@ class MLP(nn.Module):
         self.first = nn.Linear(sum(self.parts), widths[0])
         later = [layer for a, b in pairwise(widths) for layer in (act(), nn.Linear(a, b))]
         self.later = nn.Sequential(*later)
-        self.nulls = nn.ParameterList([nn.init.normal_(torch.empty(width), std=0.1) for width in conditions])
+        missing = conditions if droppable else ()
+        self.nulls = nn.ParameterList([nn.init.normal_(torch.empty(width), std=0.1) for width in missing])
 
     def forward(self, x: Tensor, t: Tensor, conditions: Sequence[Tensor] = (), present: Tensor | None = None) -> Tensor:
         """x [N, D], t [N] or [], conditions [N, width] each -> [N, D], with gradient."""
@@ -62,13 +65,15 @@ class MLP(nn.Module):
 
         BadOption where there are more or fewer conditions than were announced.
         """
-        if len(conditions) != len(self.nulls):
-            raise BadOption(f"MLP: {len(conditions)} conditions were given and {len(self.nulls)} announced.")
+        if len(conditions) != len(self.parts) - 2:
+            raise BadOption(f"MLP: {len(conditions)} conditions were given and {len(self.parts) - 2} announced.")
+        if present is not None and not self.nulls:
+            raise BadOption("MLP: conditions may not be missing here: announce them as droppable.")
         from_x, from_step, *from_conditions = self.first.weight.split(self.parts, 1)
         fixed: Tensor = self.first.bias
-        for place, (condition, null, weight) in enumerate(zip(conditions, self.nulls, from_conditions, strict=True)):
+        for place, (condition, weight) in enumerate(zip(conditions, from_conditions, strict=True)):
             if present is not None:
-                condition = torch.where(present[:, place, None], condition, null)
+                condition = torch.where(present[:, place, None], condition, self.nulls[place])
             fixed = fixed + linear(condition, weight)
         steps = linear(self.step_map(self.steps), from_step)
 

@@ -37,7 +37,9 @@ class Representation(nn.Module):
         super().__init__()
         self.diffusion = Diffusion(make_schedule(schedule, steps), "sample", scale)
         self.estimator: UNet | MLP = (
-            UNet(dim, steps, conditions) if estimator == "unet" else MLP(dim, steps, [dim] * conditions)
+            UNet(dim, steps, conditions)
+            if estimator == "unet"
+            else MLP(dim, steps, [dim] * conditions, droppable=False)
         )
         self.register_buffer("clean", torch.zeros(rows, dim))
         self.register_buffer("ready", torch.tensor(False))
@@ -75,6 +77,4 @@ class Representation(nn.Module):
     def _denoiser(self, conditions: Sequence[Tensor], noise: torch.Generator | None = None) -> Denoise:
         if isinstance(self.estimator, UNet):
             return self.estimator.prepare(conditions, noise)
-        first = conditions[0]  # whoever lacks a condition comes with something in its place: all are there
-        present = torch.ones(len(first), len(conditions), dtype=torch.bool, device=first.device)
-        return self.estimator.prepare(conditions, present)
+        return self.estimator.prepare(conditions)
