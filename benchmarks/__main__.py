@@ -1,4 +1,4 @@
-"""Every benchmark: python -m benchmarks [training ranking negatives footprint]."""
+"""Every benchmark: python -m benchmarks [training lattice ranking negatives footprint]."""
 
 import os
 import platform
@@ -9,10 +9,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, negatives, ranking, training
+from benchmarks import footprint, lattice, negatives, ranking, training
 from benchmarks.clock import Row, store
 
-ALL = {"training": training.rows, "ranking": ranking.rows, "negatives": negatives.rows, "footprint": footprint.rows}
+ALL = {
+    "training": training.rows,
+    "lattice": lattice.rows,
+    "ranking": ranking.rows,
+    "negatives": negatives.rows,
+    "footprint": footprint.rows,
+}
 
 
 def table(rows: list[Row]) -> Table:
