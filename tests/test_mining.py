@@ -68,6 +68,32 @@ def test_mined_negatives_are_those_of_a_slow_search(options: dict[str, Any], blo
     assert found.ids.shape == (2 * Q, rules.count)
 
 
+def test_an_approximate_search_over_every_list_finds_what_the_exact_one_does() -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'foilrec[ann]'")
+    generator = torch.Generator().manual_seed(3)
+    queries, items = torch.randn(50, 8, generator=generator), torch.randn(250, 8, generator=generator)  # 63 lists: all
+    pairs = torch.stack([torch.arange(50), torch.randint(250, (50,), generator=generator)], 1)
+    rules = Rules(ranks=(3, 20), count=7, relative=0.1)
+    exact, near = (mine(queries, items, pairs, rules, search=search) for search in ("exact", "approximate"))
+    assert torch.equal(exact.ids, near.ids) and torch.allclose(exact.scores, near.scores, atol=1e-5)
+    assert torch.allclose(exact.positive, near.positive, atol=1e-5)
+    assert (exact.within, exact.removed) == (near.within, near.removed)
+
+
+def test_an_approximate_search_gives_unseen_items_with_their_scores() -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'foilrec[ann]'")
+    generator = torch.Generator().manual_seed(4)
+    items = torch.randn(5000, 8, generator=generator)  # 282 lists, of which 64 are read
+    pairs = torch.randint(300, (900, 2), generator=generator)
+    exact, near = (mine(items, items, pairs, Rules(count=20), search=search) for search in ("exact", "approximate"))
+    taken = set(map(tuple, pairs.tolist()))
+    for (q, p), ids, scores in zip(near.pairs.tolist(), near.ids, near.scores, strict=True):
+        assert not {(q, i) for i in ids.tolist()} & taken and p not in ids
+        assert torch.allclose(scores, items[ids] @ items[q], atol=1e-4)
+    both = [len(set(a) & set(b)) for a, b in zip(exact.ids.tolist(), near.ids.tolist(), strict=True)]
+    assert sum(both) > 0.8 * 20 * len(both)
+
+
 def test_each_filter_tells_what_it_took() -> None:
     queries, items, pairs = world()
     found = mine(queries, items, pairs, Rules((1, 10), 10, max_score=0.5, margin=0.1))

@@ -1,4 +1,4 @@
-"""Hard negatives mined offline for any model of dot products: exact, in blocks, with rank windows and margins."""
+"""Hard negatives mined offline for any model of dot products, in blocks, with rank windows and margins."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +10,12 @@ from torch import Tensor
 from foilrec import kernels, streams
 from foilrec.data import SeenIndex
 from foilrec.errors import BadOption
+from foilrec.nearest import Search, approximate, inverted_file
 
 BLOCK = 32 * 2**20  # bytes of scores held at once
+ROWS = 4096  # queries that an approximate search is asked about at once
 FILTERS = ("max_score", "margin", "relative")
+Window = tuple[Tensor, Tensor, Tensor, Tensor]  # places of pairs, their scores; ids and scores [p, last - first + 1]
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,19 @@ class Mined:
 
 @torch.no_grad()
 def mine(
-    queries: Tensor, items: Tensor, pairs: Tensor, rules: Rules, seen: SeenIndex | None = None, block: int = BLOCK
+    queries: Tensor,
+    items: Tensor,
+    pairs: Tensor,
+    rules: Rules,
+    seen: SeenIndex | None = None,
+    block: int = BLOCK,
+    search: Search = "auto",
 ) -> Mined:
     """Hard negatives of every pair (query, positive): queries [Q, D], items [I, D], pairs [P, 2].
 
-    seen: what each query is never given, its positives in `pairs` if left out. Exact; block: bytes of scores at once.
+    seen: what each query is never given, its positives in `pairs` if left out. block: bytes of scores at once. search:
+    "exact", "approximate" (faiss: candidates that its lists miss are passed over), or "auto": exact up to 100,000
+    items.
     """
     if queries.shape[1] != items.shape[1]:
         raise BadOption(f"Mining: queries are {queries.shape[1]} wide and items {items.shape[1]}: they must agree.")
@@ -87,16 +98,20 @@ def mine(
             raise BadOption(f"Mining: a pair names {name} {int(worst)}, and there are {len(rows)}, counted from 0.")
     pairs = pairs[pairs[:, 0].argsort(stable=True)]
     index = SeenIndex(pairs, len(queries), len(items)) if seen is None else seen
-    found = [_of_block(*part, pairs, rules) for part in _blocks(queries, items, pairs, index, rules, block)]
+    if approximate(len(items), search):
+        windows = _nearby(queries, items, pairs, index, rules)
+    else:
+        windows = _everything(queries, items, pairs, index, rules, block)
+    found = [_of_block(*part, pairs, rules) for part in windows]
     positive, ids, scores = (torch.cat(column) for column in list(zip(*found, strict=True))[:3])
     removed = {name: sum(part[4][name] for part in found) for name in FILTERS if getattr(rules, name) is not None}
     return Mined(pairs, positive, ids, scores, sum(part[3] for part in found), removed)
 
 
-def _blocks(
+def _everything(
     queries: Tensor, items: Tensor, pairs: Tensor, seen: SeenIndex, rules: Rules, block: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Places of pairs, their scores, and the window of candidates of each: ids and scores [p, last - first + 1]."""
+) -> Iterator[Window]:
+    """Windows of candidates out of all items."""
     distinct, owner = pairs[:, 0].unique(return_inverse=True)
     for rows in torch.arange(len(distinct)).split(max(1, block // (4 * len(items)))):
         scores = queries[distinct[rows]].float() @ items.float().T
@@ -108,6 +123,23 @@ def _blocks(
         ids, values = kernels.best(scores, min(rules.ranks[1], len(items)))
         window = slice(rules.ranks[0] - 1, None)
         yield mine, own, ids[line, window], values[line, window]
+
+
+def _nearby(queries: Tensor, items: Tensor, pairs: Tensor, seen: SeenIndex, rules: Rules) -> Iterator[Window]:
+    """Windows of candidates out of the lists that lie nearest to each query."""
+    index = inverted_file(items, f"Mining among {len(items):,} items (--search exact does without, in hours)")
+    distinct, owner = pairs[:, 0].unique(return_inverse=True)
+    for rows in torch.arange(len(distinct)).split(ROWS):
+        users = distinct[rows]
+        many = min(rules.ranks[1] + int(seen.counts[users].max()), len(items))
+        values, ids = (torch.from_numpy(each) for each in index.search(queries[users].float().numpy(), many))
+        none = (ids < 0) | seen.contains(users, ids.clamp(min=0))
+        order = none.int().argsort(dim=1, stable=True)[:, rules.ranks[0] - 1 : rules.ranks[1]]
+        ids, values = torch.where(none, -1, ids).gather(1, order), values.gather(1, order)
+        mine = ((owner >= rows[0]) & (owner <= rows[-1])).nonzero().squeeze(1)
+        line = owner[mine] - rows[0]
+        own = (queries[pairs[mine, 0]].float() * items[pairs[mine, 1]].float()).sum(1)
+        yield mine, own, ids[line], values[line]
 
 
 def _of_block(

@@ -73,7 +73,7 @@ def found(features: Features, k: int, search: Search = "auto", name: str = "rows
         "dtype": str(features.rows.dtype),
         "k": k,
         "metric": "cosine",
-        "search": "approximate" if _approximate(n, search) else "exact",
+        "search": "approximate" if approximate(n, search) else "exact",
     }
     path = _place(key) if n * n * features.dim >= WORTH_KEEPING else None
     kept = None if path is None else _load(path, key)
@@ -90,7 +90,7 @@ def nearest(
     rows: Tensor, k: int, present: Tensor | None = None, search: Search = "auto", step: Step | None = None
 ) -> tuple[Tensor, Tensor]:
     """ids and cosines [I, k] of the k nearest rows [I, F] of each, itself first; neither cached nor I x I."""
-    if _approximate(len(rows), search):
+    if approximate(len(rows), search):
         return _by_faiss(rows, k, present)
     return nearest_pairs(rows, k, present, step=step)
 
@@ -104,27 +104,37 @@ def plan(n: int, k: int) -> str:
     return f"{n:,} items, k={k}: {n * k * 8 / 1e6:.0f} MB; dense would be {4 * n * n / 1e9:.1f} GB"
 
 
-def _approximate(n: int, search: Search) -> bool:
+def approximate(n: int, search: Search) -> bool:
+    """Whether a search among n is to be approximate."""
     return search == "approximate" or (search == "auto" and n > MOST_EXACT)
 
 
-def _by_faiss(rows: Tensor, k: int, present: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Nearest among the lists of an inverted file that lie nearest: a neighbour in another list is missed."""
-    n = len(rows)
+def inverted_file(rows: Tensor, what: str) -> Any:
+    """faiss's index of rows [n, F] for largest inner products: 4 sqrt(n) lists, of which a search reads the nearest 64.
+
+    What lies in another list is missed. what: begins the sentence that tells who needs faiss, where it is not there.
+    """
     try:
         import faiss
     except ImportError as error:
-        what = f'Neighbours of {n:,} items (search = "exact" does without, in hours)'
         raise MissingExtra("faiss", "ann", what) from error
-    here = torch.arange(n) if present is None else present.nonzero().squeeze(1).cpu()
-    unit = normalize(rows.detach().float().cpu(), dim=1)
-    k, held = min(k, max(1, len(here))), unit[here].numpy()
-    lists = max(1, int(4 * len(here) ** 0.5))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(unit.shape[1]), unit.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    held, width = rows.detach().float().cpu().contiguous().numpy(), rows.shape[1]
+    lists = max(1, int(4 * len(held) ** 0.5))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
     index.train(held)
     index.add(held)
     index.nprobe = min(lists, 64)
-    cosines, places = (torch.from_numpy(part) for part in index.search(held, k))
+    return index
+
+
+def _by_faiss(rows: Tensor, k: int, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Nearest among the lists of an inverted file that lie nearest."""
+    n = len(rows)
+    here = torch.arange(n) if present is None else present.nonzero().squeeze(1).cpu()
+    held = normalize(rows.detach().float().cpu(), dim=1)[here]
+    k = min(k, max(1, len(here)))
+    index = inverted_file(held, f'Neighbours of {n:,} items (search = "exact" does without, in hours)')
+    cosines, places = (torch.from_numpy(part) for part in index.search(held.numpy(), k))
     found_ids = torch.where(places < 0, -1, here[places.clamp(min=0)])
     ids, values = torch.arange(n)[:, None].repeat(1, k), torch.zeros(n, k)
     ids[here], values[here] = _itself_first(found_ids, cosines, here[:, None])
