@@ -1,4 +1,4 @@
-"""Every benchmark: python -m benchmarks [training lattice ranking negatives footprint]."""
+"""Every benchmark: python -m benchmarks [training steps lattice ranking negatives footprint]."""
 
 import os
 import platform
@@ -9,11 +9,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, lattice, negatives, ranking, training
+from benchmarks import footprint, lattice, negatives, ranking, steps, training
 from benchmarks.clock import Row, store
 
 ALL = {
     "training": training.rows,
+    "steps": steps.rows,
     "lattice": lattice.rows,
     "ranking": ranking.rows,
     "negatives": negatives.rows,

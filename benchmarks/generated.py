@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.clock import Row, Timing
 from benchmarks.world import like_baby
-from foilrec import parts
+from foilrec import memory, parts
 from foilrec.core import Batch, Data
 from foilrec.trainer import Objective
 
@@ -81,6 +81,7 @@ def rows(data: Data | None = None, bar: float = 1 / 3) -> list[Row]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    memory.keep_large_blocks()
     for row in rows():
         assert row.usual_cpu is not None and row.ratio is not None
         print(f"{row.what}: {row.ours_cpu:.2f} s, FREEDOM {row.usual_cpu:.2f} s, {1 / row.ratio:.2f} times")

@@ -15,7 +15,7 @@ from foilrec.errors import FoilrecError
 from foilrec.recipe import Recipe
 
 PAGE, LINES = Path("docs/samplers.md"), Path("docs/samplers.jsonl")
-ROWS, SKIPPED = 8192, ("mixed",)  # mixed is made of others
+ROWS, SKIPPED = 8192, ("mixed", "neggen")  # made of others; read from a folder
 PLACES: dict[str, tuple[dict[str, Any], int]] = {
     "shop": ({"name": "shop"}, 10),
     "lfm2k": ({"name": "mmrec", "path": "$FOILREC_DATA/lfm2k"}, 5),

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from commands import Command, Said
 from foilrec import cli, kernels, parts
 from foilrec.core import Data
+from foilrec.world.counterfactuals import write_counterfactuals
 
 torch.set_num_threads(1)
 
@@ -19,6 +21,14 @@ def world() -> Data:
     """A tiny shop: 60 users, 60 items, two modalities."""
     data: Data = parts.build("dataset", "shop", users=60, items=60).read()
     return data
+
+
+@pytest.fixture(scope="session")
+def ideal(world: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the small shop's ideal negatives: each item with 1, 2 and 3 attributes changed."""
+    folder = tmp_path_factory.mktemp("ideal")
+    write_counterfactuals(world, folder)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

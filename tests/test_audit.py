@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from foilrec.cli.audit import pages
 from foilrec.core import Data
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
+from foilrec.trainer import Trainer
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def test_a_run_that_stopped_is_told_as_far_as_it_came(audit: Command, shelf: Pat
     assert said.code == 0 and "The run is not finished" in said.out and "epoch 0 (best)" in said.out
 
 
-def test_weights_of_a_sampler_that_learns_are_gone(
+def test_a_sampler_that_learns_is_measured_with_what_it_knew_after_the_best_epoch(
     audit: Command, world: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = (
@@ -104,15 +106,32 @@ def test_weights_of_a_sampler_that_learns_are_gone(
         "class Learns(Sampler):\n    def __init__(self, data):\n        super().__init__(data)\n"
         "        self.scale = torch.nn.Parameter(torch.ones(()))\n\n"
         "    def forward(self, tables, batch, query):\n"
-        "        return Negatives(vectors=tables.item_rows(self.unseen(batch, 1)) * self.scale)\n"
+        "        return Negatives(vectors=tables.item_rows(self.unseen(batch, 1)) * self.scale)\n\n"
+        "    def own_loss(self, tables, batch, query):\n        return (self.scale - 2) ** 2\n"
     )
     (tmp_path / "learnslab.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "tiny.toml").write_text(tiny(12))
     chosen = Recipe.load(tmp_path / "tiny.toml", ["sampler=learnslab:Learns", "train.epochs=2"])
-    train(chosen, tmp_path / "run", data=world)
-    said = audit(tmp_path / "run")
-    assert said.code == 0 and "its weights are not kept" in said.out and "length / items'" in said.out
+    scales: list[float] = []
+    with monkeypatch.context() as patch:
+        noted = Trainer._note
+
+        def note(self: Trainer, *words: Any) -> bool:
+            scales.append(float(self.objective.sampler.scale.detach()))
+            return noted(self, *words)
+
+        patch.setattr(Trainer, "_note", note)
+        run = train(chosen, tmp_path / "run", data=world)
+    best = run.scores["best_epoch"]
+    assert float(run.primed(best)[1].scale.detach()) == scales[best] != 1
+    said = audit(run.folder)
+    assert said.code == 0 and f"epoch {best} (best) anew" in said.out and "length / items'" in said.out
+    (run.folder / "sampler.safetensors").write_bytes(b"cut")
+    assert audit(run.folder).code == 2
+    (run.folder / "sampler.safetensors").unlink()  # as of runs from before they were kept
+    said = audit(run.folder)
+    assert said.code == 0 and "the run lacks its weights" in said.out and "anew" not in said.out.partition("- The")[0]
 
 
 @pytest.mark.parametrize(

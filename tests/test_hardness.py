@@ -307,6 +307,21 @@ def test_advice_names_the_figure_it_rests_on(change: dict[str, Any], words: str)
     assert len(said) == 1 and words in said[0]
 
 
+def test_advice_on_made_up_vectors_names_the_worst_stage_of_them() -> None:
+    items = replace(PLAIN, norm=1.0, nearest=0.0, nearest_cosine=0.0, percentile=0.5)
+    sound = replace(PLAIN, norm=1.1, nearest=0.4, nearest_cosine=0.3, percentile=0.7)
+    high = replace(sound, above=0.9, percentile=0.9)
+    said = advise({"all": replace(sound, above=0.4), "stage 0": items, "stage 1": sound, "stage 2": high})
+    assert len(said) == 1 and said[0].startswith("90% of the made-up vectors of stage 2 score above their positive.")
+    long, near = replace(high, above=0.1, norm=24.0), replace(sound, nearest_cosine=0.02)
+    said = advise({"all": sound, "stage 0": items, "stage 1": near, "stage 2": long})
+    assert (
+        len(said) == 2 and "of stage 2 are 24 times as long" in said[0] and "of stage 1 are next to copies" in said[1]
+    )
+    said = advise({"all": replace(sound, above=0.6)})
+    assert len(said) == 1 and "calibrate them" in said[0]
+
+
 def test_stages_that_do_not_grade_are_told() -> None:
     def stages(*places: float) -> dict[str, Reading]:
         return {f"stage {n}": replace(PLAIN, percentile=place) for n, place in enumerate(places)}

@@ -17,13 +17,14 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FOLDERS = {folder for folder, _ in parts.FAMILIES.values()}
 GROUND = {
     "angles",
+    "boundary",
     "calibration",
     "chances",
     "clusters",
     "compiled",
     "compiled_rows",
-    "content",
     "diffusion",
+    "dropout",
     "edges",
     "embeddings",
     "errors",
@@ -41,11 +42,15 @@ GROUND = {
     "moments",
     "pagerank",
     "principal",
+    "projected",
     "ranked",
     "rows",
     "rowwise",
+    "sequences",
+    "shelf",
     "streams",
     "toml",
+    "transition",
     "unseen",
     "walks",
 }
@@ -156,7 +161,7 @@ def test_a_part_knows_no_other_part_and_nothing_above_it(path: Path) -> None:
     names = {name.split(".")[1] for name in imports(path)}
     assert not names & FOLDERS, "another part"
     assert not names & {"trainer", "run", "recipe", "parts", "contracts", "evaluation", "cli", "demonstration"}
-    allowed = GROUND | {"core", "data", "nearest", "learned_graph"}
+    allowed = GROUND | {"core", "data", "generated", "late", "nearest", "learned_graph"}
     allowed |= {"reading", "splits", "world"} if path.parent.name == "datasets" else set()
     assert names <= allowed
 
@@ -164,6 +169,15 @@ def test_a_part_knows_no_other_part_and_nothing_above_it(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name not in FOLDERS], ids=label)
 def test_no_file_imports_a_part_by_its_name(path: Path) -> None:
     assert not [name for name in imports(path) if len(name.split(".")) > 1 and name.split(".")[1] in FOLDERS]
+
+
+def test_offline_content_knows_no_training_and_is_known_to_the_command_line_alone() -> None:
+    for path in FILES:
+        names = {name.split(".")[1] for name in imports(path) if "." in name}
+        if "content" in path.relative_to(SOURCE).parts:
+            assert not names & {"trainer", "run", "evaluation", "contracts", "hardness", "cli"}, label(path)
+        elif path.parent.name != "cli":
+            assert "content" not in names, label(path)
 
 
 @pytest.mark.parametrize("name", ["core", "data", "trainer", "evaluation", "hardness"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import parts
+from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Sampler, Tables
 from foilrec.errors import PartsDoNotFit
 from foilrec.evaluation import Protocol
@@ -15,6 +15,13 @@ from foilrec.trainer import Epoch, Objective, Settings, Trainer
 
 INSIDE = {"aligned": {"inner": {"name": "lightgcn"}}}
 AROUND = {"mixed": {"parts": [{"name": "uniform"}, {"name": "dns"}]}, "cached": {"inner": {"name": "dns"}}}
+
+OFFLINE = ("causalneg", "neggen")  # parts that read a folder of generated negatives
+
+
+def folder_for(part: str, data: Data) -> dict[str, str]:
+    """The path of such a folder, for a part that needs one."""
+    return {"path": contracts._generated(data)} if part in OFFLINE else {}
 
 
 def trained(data: Data, model: Backbone, sampler: Sampler, loss: Loss) -> tuple[Epoch, set[str]]:
@@ -31,8 +38,8 @@ def trained(data: Data, model: Backbone, sampler: Sampler, loss: Loss) -> tuple[
 def test_a_backbone_learns_from_a_sampler_or_says_why_not(backbone: str, sampler: str, world: Data) -> None:
     torch.manual_seed(0)
     try:
-        model = parts.build("backbone", backbone, world, **INSIDE.get(backbone, {}))
-        drawn = parts.build("sampler", sampler, world, **AROUND.get(sampler, {}))
+        model = parts.build("backbone", backbone, world, **INSIDE.get(backbone, {}), **folder_for(backbone, world))
+        drawn = parts.build("sampler", sampler, world, **AROUND.get(sampler, {}), **folder_for(sampler, world))
         epoch, still = trained(world, model, drawn, parts.build("loss", "bpr"))
     except PartsDoNotFit as error:
         sentence = str(error)

@@ -34,6 +34,8 @@ def real() -> Path:
         ("cf/gowalla.npz", 29_858, 40_981, (719_081, 91_047, 217_242)),
         ("cf/ml-1m-bign.npz", 6_040, 3_706, (724_973, 77_580, 197_656)),
         ("cf/lastfm.npz", 1_880, 4_489, (38_740, 3_395, 10_530)),
+        ("seq/Beauty.txt.gz", 22_363, 12_101, (153_776, 22_363, 22_363)),
+        ("seq/Toys_and_Games.txt.gz", 19_412, 11_924, (128_773, 19_412, 19_412)),
     ],
 )
 def test_counts_are_the_published_ones(real: Path, name: str, users: int, items: int, parts: tuple[int, ...]) -> None:

@@ -120,8 +120,9 @@ def halted(world: Data, tmp_path: Path) -> Path:
 
 def test_a_finished_run_leaves_what_its_docstring_names(straight: Callable[[str], Run], world: Data) -> None:
     run = straight("bprmf")
-    assert len(DOCUMENTED) == 7
-    assert names(run.folder) == set(DOCUMENTED) - {"last.safetensors"}  # a checkpoint is of no use any more
+    assert len(DOCUMENTED) == 8
+    of_no_use = {"last.safetensors", "sampler.safetensors"}  # a checkpoint any more, and what uniform would learn
+    assert names(run.folder) == set(DOCUMENTED) - of_no_use
     assert run.finished and run.recipe == recipe() and run.about["data"]["fingerprint"] == world.fingerprint
     assert [line["epoch"] for line in run.epochs()] == list(range(5))
     assert run.scores["valid"] == run.epochs()[run.scores["best_epoch"]]["valid"]
@@ -444,6 +445,7 @@ def progress_after(values: list[float | None], **settings: Any) -> tuple[Progres
     trainer.settings, trainer.progress = Settings(**settings), Progress()
     trainer.objective = torch.nn.Module()  # type: ignore[assignment]
     trainer.objective.model = torch.nn.Linear(1, 1)  # type: ignore[assignment]
+    trainer.objective.sampler = torch.nn.Module()  # type: ignore[assignment]
     best = []
     for number, value in enumerate(values):
         assert not trainer.progress.done

@@ -1,5 +1,6 @@
 """What a reading of the hardness meter means, in words: what stands out, the figure it rests on, and what helps."""
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
@@ -18,12 +19,16 @@ REPEATED = 0.1  # share of draws that repeat one of their row: a tenth of the wo
 LENGTHS = (0.5, 2.0)  # a made-up vector's length over the items': outside, its score is decided by length alone
 COPY = 0.05  # cosine distance to the nearest item: below, a made-up vector says what that item says
 UNSURE = 4.0  # how far apart, as a factor, the bounds of a rate may lie before it tells nothing
+EARLY = "Fine in the first epochs; later they are too hard for the model: start with easier ones, or lower the pool."
+MADE = (
+    "Later than the first epochs it teaches that the best there could be is bad: calibrate them, or corrupt them more."
+)
 
 
 def advise(readings: Mapping[str, Reading]) -> list[str]:
     """A sentence for each thing that stands out among readings by part of the draws; one that nothing does if so."""
     whole = readings["all"]
-    found = [*_hard(whole), *_false(whole), *_gradient(whole), *_stages(readings), *_varied(whole), *_made(whole)]
+    found = [*_hard(whole), *_false(whole), *_gradient(whole), *_stages(readings), *_varied(whole), *_made(readings)]
     return found or ["Nothing stands out: neither too easy nor too hard, not false more often than uniform draws."]
 
 
@@ -40,10 +45,7 @@ def _hard(at: Reading) -> Iterator[str]:
             "positives are. Lower the pool, or keep more than the best."
         )
     if at.above > ABOVE:
-        yield (
-            f"{at.above:.0%} of the negatives score above their positive. Fine in the first epochs; later they are too "
-            "hard for the model: start with easier ones, or lower the pool."
-        )
+        yield f"{at.above:.0%} of the negatives score above their positive. {MADE if _is_made(at) else EARLY}"
 
 
 def _false(at: Reading) -> Iterator[str]:
@@ -88,14 +90,33 @@ def _varied(at: Reading) -> Iterator[str]:
         yield f"{at.repeats:.0%} of the draws repeat an item of the same row. Draw fewer a row, or from a larger pool."
 
 
-def _made(at: Reading) -> Iterator[str]:
-    if at.norm is not None and not LENGTHS[0] <= at.norm <= LENGTHS[1]:
-        yield f"made-up vectors are {at.norm:.2g} times as long as items: their length decides the score. Scale them."
-    if at.nearest_cosine is not None and at.nearest_cosine < COPY:
-        yield (
-            f"made-up vectors are next to copies: the nearest item is at cosine distance {at.nearest_cosine:.3f}. Real "
-            "items would do, or move further away."
-        )
+def _made(readings: Mapping[str, Reading]) -> Iterator[str]:
+    """Of made-up vectors, by stage or group where there are any; a stage may hold items in the form of vectors."""
+    whole, parts = readings["all"], {name: at for name, at in readings.items() if name != "all"} or dict(readings)
+    made = [(_which(name), at) for name, at in parts.items() if _is_made(at) and at.nearest != 0]
+    for which, at in sorted(made, key=lambda one: -one[1].above)[:1]:
+        if at.above > ABOVE >= whole.above:
+            yield f"{at.above:.0%} of the made-up vectors{which} score above their positive. {MADE}"
+    for which, at in sorted(made, key=lambda one: -abs(math.log(one[1].norm or 1)))[:1]:
+        if at.norm is not None and not LENGTHS[0] <= at.norm <= LENGTHS[1]:
+            yield (
+                f"made-up vectors{which} are {at.norm:.2g} times as long as items: their length decides the score. "
+                "Scale them, or their noise."
+            )
+    for which, at in sorted(made, key=lambda one: 2 if one[1].nearest_cosine is None else one[1].nearest_cosine)[:1]:
+        if at.nearest_cosine is not None and at.nearest_cosine < COPY:
+            yield (
+                f"made-up vectors{which} are next to copies: the nearest item is at cosine distance "
+                f"{at.nearest_cosine:.3f}. Real items would do, or move further away."
+            )
+
+
+def _is_made(at: Reading) -> bool:
+    return at.norm is not None or at.nearest_cosine is not None
+
+
+def _which(name: str) -> str:
+    return "" if name == "all" else f" of {name}"
 
 
 def ordinal(share: float) -> str:

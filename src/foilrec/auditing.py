@@ -84,9 +84,9 @@ def audit_samplers(recipe: Recipe, samplers: Sequence[str], on_sampler: Callable
     for name in samplers:
         if on_sampler is not None:
             on_sampler(name)
-        chosen = recipe if name == recipe.sampler.name else recipe.with_changes(f"sampler={name}")
         with tempfile.TemporaryDirectory(prefix="foilrec-audit-") as folder:
             try:
+                chosen = recipe if name == recipe.sampler.name else recipe.with_changes(f"sampler={name}")
                 stretch = Stretch(chosen, Path(folder) / "run", data)
                 with closing(stretch.epochs()) as epochs:
                     *_, last = epochs
@@ -105,7 +105,7 @@ def cost(objective: Objective, data: Data, batches: int = 4) -> float:
     """CPU milliseconds of drawing negatives for 1,000 positives, tables being there already."""
     model, sampler = objective.model, objective.sampler
     tables, spent, drawn = model.propagate(), 0.0, 0
-    for n, batch in enumerate(islice(data.batches(2048, 0), batches + 1)):
+    for n, batch in enumerate(islice(data.batches(2048, 0, history=model.history), batches + 1)):
         query = model.query(tables, batch)
         begun = time.process_time()
         sampler(tables, batch, query)
@@ -128,8 +128,8 @@ def audit_run(run: Run, rows: int) -> Audit:
         audit.notes.append("The run stored no readings: it was trained with train.meter = 0, or before there was one.")
     if not run.finished:
         audit.notes.append("The run is not finished: its best weights cannot be measured yet.")
-    elif run.recipe.build(run.data)[1].state_dict():
-        audit.notes.append("The sampler learns, and its weights are not kept: the best epoch cannot be measured anew.")
+    elif not run.knows_its_sampler:
+        audit.notes.append("The sampler learns, and the run lacks its weights: the best epoch cannot be measured anew.")
     else:
         audit.moments.append(Moment(f"epoch {best} (best) anew", run.hardness(rows)))
     if not audit.moments:

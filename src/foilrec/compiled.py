@@ -28,6 +28,15 @@ def below(x: np.uint64, n: np.uint64) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
+def words(rows: Array, key: np.uint64, out: Array) -> None:
+    """Random words by row and column."""
+    for b in range(rows.size):
+        base = mix(key ^ mix(np.uint64(rows[b])))
+        for k in range(out.shape[1]):
+            out[b, k] = np.int64(mix(base + np.uint64(k + 1) * _GOLDEN))
+
+
+@njit(cache=True, nogil=True)
 def unseen(starts: Array, items: Array, users: Array, rows: Array, key: np.uint64, n_items: int, out: Array) -> None:
     """Uniform draws from the complement of each user's sorted items, without rejection."""
     for b in range(users.size):

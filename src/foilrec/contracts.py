@@ -3,18 +3,27 @@
 Each check_* returns nothing and raises ContractBroken with one sentence when the part breaks its contract.
 """
 
+import atexit
 import inspect
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec import parts
+from foilrec import generated, parts
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Reader, Sampler, Tables
+from foilrec.data import Features
 from foilrec.errors import BadData, FoilrecError, PartsDoNotFit
 from foilrec.trainer import Objective
+
+_FOLDERS: dict[str, str] = {}
 
 
 class ContractBroken(FoilrecError, AssertionError):
@@ -23,8 +32,8 @@ class ContractBroken(FoilrecError, AssertionError):
 
 @lru_cache(maxsize=1)
 def small_world() -> Data:
-    """A tiny shop: 60 users, 60 items, two modalities."""
-    data: Data = parts.build("dataset", "shop", users=60, items=60).read()
+    """A tiny shop: 60 users, 60 items, two modalities, and the order in which each user took things."""
+    data: Data = parts.build("dataset", "shop", users=60, items=60, split="leave-one-out").read()
     return data
 
 
@@ -55,10 +64,8 @@ def _seeded(make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _batch(data: Data, rows: int = 7, first: int = 0, epoch: int = 0) -> Batch:
-    which = torch.arange(first, first + rows)
-    users, positives = data.train[which].unbind(1)
-    return Batch(users.contiguous(), positives.contiguous(), which, epoch)
+def _batch(data: Data, rows: int = 7, first: int = 0, epoch: int = 0, history: int = 0) -> Batch:
+    return data.batch(torch.arange(first, first + rows), epoch, history=history)
 
 
 def _inner_parts(part: type, data: Data) -> dict[str, Any]:
@@ -69,7 +76,25 @@ def _inner_parts(part: type, data: Data) -> dict[str, Any]:
             found[option.name] = _seeded(lambda: parts.build("backbone", "lightgcn", data))
         elif option.type == Sequence[Sampler] and option.default is option.REQUIRED:
             found[option.name] = [parts.build("sampler", name, data) for name in ("uniform", "dns")]
+        elif option.name == "path" and issubclass(part, Backbone | Sampler):
+            found[option.name] = _generated(data)
     return found
+
+
+def _generated(data: Data) -> str:
+    """A folder of generated negatives, made once for a data set: each item on half its way to the next."""
+    digest = data.fingerprint
+    if digest not in _FOLDERS:
+        folder = tempfile.mkdtemp(prefix="foilrec-check-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        own = {name: features.all().numpy() for name, features in data.features.items()}
+        ids = [*data.raw_items(range(data.n_items))] * 2
+        before = {name: np.concatenate([rows, rows]) for name, rows in own.items()}
+        other = {name: np.concatenate([np.roll(rows, -step, 0) for step in (1, 2)]) for name, rows in own.items()}
+        after = {name: (rows + other[name]) / 2 for name, rows in before.items()}
+        generated.write(Path(folder), ids, after, before, difficulty=[2] * data.n_items + [1] * data.n_items)
+        _FOLDERS[digest] = folder
+    return _FOLDERS[digest]
 
 
 def check_documented(part: type) -> None:
@@ -88,7 +113,7 @@ def check_backbone(part: type[Backbone], **options: Any) -> None:
     options = {**_inner_parts(part, data), **options}
     model: Backbone = _seeded(lambda: part(data, **options))
     model.begin_epoch(0)
-    tables, batch = model.propagate(), _batch(data)
+    tables, batch = model.propagate(), _batch(data, history=model.history)
     query = model.query(tables, batch)
     _must(
         tables.items.shape == (data.n_items, query.shape[1]),
@@ -113,7 +138,8 @@ def _check_learning(model: Backbone, data: Data, loss: Loss | None = None) -> No
     name = type(model if loss is None else loss).__name__
     ranking = parts.build("loss", "bpr") if loss is None else loss
     objective = Objective(model, parts.build("sampler", "uniform", data), ranking).train()
-    optimizer, batch = torch.optim.Adam(objective.parameters(), lr=0.01), _batch(data, 64)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=0.01)
+    batch = _batch(data, 64, history=model.history)
     losses, untouched = [], {name for name, _ in model.named_parameters()}
     for _ in range(20):
         optimizer.zero_grad()
@@ -129,7 +155,7 @@ def _check_learning(model: Backbone, data: Data, loss: Loss | None = None) -> No
 def _host(part: type[Sampler], data: Data, options: dict[str, Any]) -> Backbone:
     """A backbone that the sampler can work with: a plain one, one with layers to see, or one with content aligned."""
     inner = {"name": "lightgcn"}
-    hosts: list[tuple[str, dict[str, Any]]] = [("lightgcn", {}), ("lightgcn", {"keep_layers": True})]
+    hosts: list[tuple[str, dict[str, Any]]] = [("lightgcn", {}), ("lightgcn", {"keep_layers": True}), ("vbpr", {})]
     for name, chosen in [*hosts, ("aligned", {"inner": inner})]:
         host: Backbone = _seeded(partial(parts.build, "backbone", name, data, **chosen))
         try:
@@ -148,6 +174,7 @@ def check_sampler(part: type[Sampler], **options: Any) -> None:
     tables = model.propagate()
 
     def draw(batch: Batch, seed: int = 0) -> Negatives:
+        batch = replace(batch, seed=seed)
         sampler: Sampler = _seeded(lambda: part(data, **{**_inner_parts(part, data), **options}))
         sampler.seed = seed
         sampler.begin_epoch(batch.epoch, model, tables)
@@ -206,7 +233,8 @@ def _check_full_user(part: type[Sampler], options: dict[str, Any]) -> None:
             ],
             1,
         )
-        data = Data(2, 8, train, train[:0], train[:0])
+        features = {"text": Features(torch.eye(8).numpy())}
+        data = Data(2, 8, train, train[:0], train[:0], features)
         model = _seeded(partial(parts.build, "backbone", "lightgcn", data))
         tables, batch = model.propagate(), _batch(data, 3)
         try:

@@ -16,7 +16,7 @@ from foilrec.angles import cosine
 from foilrec.data import Batch, Data
 from foilrec.errors import BadOption, PartsDoNotFit
 
-__all__ = ["Backbone", "Batch", "Data", "LateTables", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
+__all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 
 
 RowsOf = Callable[[Tensor], Tensor]
@@ -67,43 +67,6 @@ class Tables:
         return self._looked_up[key][1]
 
 
-class LateTables(Tables):
-    """Tables that are worked out when someone asks for them, because a step may need no more than the batch's rows.
-
-    both: () -> (users [U, D] or None, items [I, D]), asked at most once with gradient and once without. user_rows,
-    item_rows: ids [...] -> [..., D]. Good until the parameters change.
-    """
-
-    def __init__(self, both: Callable[[], tuple[Tensor | None, Tensor]], user_rows: RowsOf, item_rows: RowsOf) -> None:
-        self.layers, self.row_sparse, self._looked_up = (), False, {}
-        self._both, self._user_rows, self._item_rows = both, user_rows, item_rows
-        self._made: dict[bool, tuple[Tensor | None, Tensor]] = {}
-
-    @property
-    def users(self) -> Tensor | None:  # type: ignore[override]
-        """The whole table of users, [U, D]."""
-        return self._whole()[0]
-
-    @property
-    def items(self) -> Tensor:  # type: ignore[override]
-        """The whole table of items, [I, D]."""
-        return self._whole()[1]
-
-    def _whole(self) -> tuple[Tensor | None, Tensor]:
-        with_gradient = torch.is_grad_enabled()
-        if with_gradient not in self._made:
-            self._made[with_gradient] = self._both()
-        return self._made[with_gradient]
-
-    def compose_items(self, ids: Tensor) -> Tensor:
-        """Rows of items alone."""
-        return self._item_rows(ids)
-
-    def compose_users(self, ids: Tensor) -> Tensor:
-        """Rows of users alone."""
-        return self._user_rows(ids)
-
-
 @dataclass
 class Negatives:
     """K negatives a row, in exactly one of three forms.
@@ -112,6 +75,7 @@ class Negatives:
     vectors   [B, K, D]          points in the space of scores that no item is
     features  {m: [B, K, F_m]}   items that do not exist, but can be described; the backbone encodes them
 
+    base      [B, K]  which item each described one is a variant of (None: of none)
     weights   [B, K]  how much each counts (None: all alike)
     log_q     [B, K]  log probability with which it was drawn (None: unknown)
     level     [B, K]  difficulty stage, 0 the easiest (None: not graded)
@@ -123,6 +87,7 @@ class Negatives:
     ids: Tensor | None = None
     vectors: Tensor | None = None
     features: Mapping[str, Tensor] | None = None
+    base: Tensor | None = None
     weights: Tensor | None = None
     log_q: Tensor | None = None
     level: Tensor | None = None
@@ -146,7 +111,7 @@ class Negatives:
             return tables.item_rows(self.ids)
         if self.vectors is not None:
             return self.vectors
-        return model.encode(self.features or {})
+        return model.encode(self.features or {}, self.base)
 
     def effective_weights(self) -> Tensor | None:
         """weights with masked columns at 0, or None when every negative counts alike."""
@@ -199,10 +164,12 @@ class Backbone(nn.Module):
     """A recommender: turns data into vectors whose dot product is the score. Only propagate must be written.
 
     ranking_weight: how much the ranking loss counts beside own_loss. At 0 no negatives are drawn: own_loss gets a
-    Negatives of no columns, and the sampler is not asked.
+    Negatives of no columns, and the sampler is not asked. history: how many past items query reads, at most, off
+    batch.history; with any, batches hold whole sequences and rows without a past are not trained on.
     """
 
     ranking_weight: float = 1.0
+    history: int = 0
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -236,8 +203,8 @@ class Backbone(nn.Module):
         """The vector [B, D] that stands for each row's user."""
         return tables.user_rows(batch.users)
 
-    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Vectors [..., D] of items that are only described, {m: [..., F_m]}."""
+    def encode(self, features: Mapping[str, Tensor], base: Tensor | None = None) -> Tensor:
+        """Vectors [..., D] of items that are only described, {m: [..., F_m]}; base [...]: what they are variants of."""
         raise PartsDoNotFit(
             f"{type(self).__name__} cannot encode an item that it was not trained on: take a backbone "
             "with a feature encoder, such as vbpr."
@@ -259,10 +226,16 @@ class Sampler(nn.Module):
     trusted: "exact", "approximate" or "absent". shares_batch says that the rows of a batch draw from something in
     common, so that a draw depends on which rows are together; elsewhere it must not. The class says what holds with its
     defaults, and an instance what holds with its options.
+
+    lr: the learning rate of its own parameters (None: the optimizer's). alternates: in every epoch own_loss is
+    minimised in a pass of its own over the batches, while the backbone stands still, before the pass in which the
+    sampler does.
     """
 
     log_q_is: str = "absent"
     shares_batch: bool = False
+    lr: float | None = None
+    alternates: bool = False
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -297,7 +270,7 @@ def rows_of(batch: Batch) -> Tensor:
     if batch.rows is None:
         raise BadOption(
             "This batch does not say which training rows it holds, and draws depend on them: make it with "
-            "Batch(users, positives, rows=..., epoch=...), or take it from data.batches()."
+            "Batch(users, positives, rows=..., epoch=...), or take it from data.batches() or data.batch()."
         )
     return batch.rows
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foilrec import kernels, streams
 from foilrec.errors import BadData, BadOption, PartsDoNotFit, some
+from foilrec.sequences import Histories, Past
 
 
 @dataclass
@@ -19,15 +20,16 @@ class Batch:
     """Some observed interactions: users [B] took positives [B].
 
     rows [B] says which training rows these are: together with the epoch it decides every random draw for them, so
-    that neither the batch size nor the order of the batches changes a negative. history [B, H] holds what each user
-    took before, oldest first, -1 where there is nothing. seed is that of the run: what parts draw by it, they agree on.
+    that neither the batch size nor the order of the batches changes a negative. history says what each user took
+    before, for backbones that read it: whole sequences, into which the rows point. seed is that of the run: what parts
+    draw by it, they agree on.
     """
 
     users: Tensor
     positives: Tensor
     rows: Tensor | None = None
     epoch: int = 0
-    history: Tensor | None = None
+    history: Past | None = None
     seed: int = 0
 
     def __len__(self) -> int:
@@ -37,10 +39,16 @@ class Batch:
         """The same batch on another device."""
         if self.users.device == device:
             return self
-        moved = [None if x is None else x.to(device) for x in (self.users, self.positives, self.rows, self.history)]
-        users, positives, rows, history = moved
-        assert users is not None and positives is not None
-        return Batch(users, positives, rows, self.epoch, history, self.seed)
+        rows = None if self.rows is None else self.rows.to(device)
+        history = None if self.history is None else self.history.to(device)
+        return Batch(self.users.to(device), self.positives.to(device), rows, self.epoch, history, self.seed)
+
+    @property
+    def past(self) -> Past:
+        """The history, which a backbone that reads it needs."""
+        if self.history is None:
+            raise BadOption("This batch tells no history: make it with data.batch(..., history=model.history).")
+        return self.history
 
 
 class SeenIndex:
@@ -196,7 +204,8 @@ class Data:
 
     train, valid and test hold (user, item) rows as int64 [N, 2], in time order within a user where times are known.
     Raw ids, titles and pictures stand at the place of the number that stands for them. notes say what the reader
-    found worth telling (duplicates dropped, users left out).
+    found worth telling (duplicates dropped, users left out). timed says that times are known and the split goes by
+    them: within a user train, valid and test follow each other, so that histories can be told.
     """
 
     n_users: int
@@ -215,6 +224,7 @@ class Data:
     name: str = "data"
     split: str = "given"
     notes: tuple[str, ...] = ()
+    timed: bool = False
 
     @cached_property
     def seen(self) -> SeenIndex:
@@ -232,13 +242,51 @@ class Data:
         """How often each item was taken in training, [I]."""
         return torch.bincount(self.train[:, 1], minlength=self.n_items)
 
-    def batches(self, size: int, seed: int, epoch: int = 0) -> Iterator[Batch]:
-        """The training rows of one epoch in random order, a function of (seed, epoch)."""
-        order = torch.randperm(len(self.train), generator=streams.generator(seed, "batches", epoch))
-        users, positives = self.train[order].unbind(1)
-        parts = (x.contiguous().split(size) for x in (users, positives, order))
-        for u, p, r in zip(*parts, strict=True):
-            yield Batch(u, p, r, epoch, seed=seed)
+    def histories(self, *phases: str) -> Histories:
+        """What each user took in some phases, in order of time; PartsDoNotFit where that is not known."""
+        if not self.timed:
+            raise PartsDoNotFit(
+                f"{self.name} does not tell what a user had taken before what (split {self.split!r}), and a backbone "
+                'that reads histories asks for it: take split = "leave-one-out" with a column of times, or the reader '
+                "sequences."
+            )
+        if phases not in self._histories:
+            self._histories[phases] = Histories(torch.cat([getattr(self, p) for p in phases]), self.n_users)
+        return self._histories[phases]
+
+    @cached_property
+    def _histories(self) -> dict[tuple[str, ...], Histories]:
+        return {}
+
+    def trained(self, history: int = 0) -> Tensor:
+        """The training rows that a backbone with so much history learns from: all, or those that have a past."""
+        return self.histories("train").trained if history else torch.arange(len(self.train))
+
+    def steps(self, size: int, seed: int, epoch: int = 0, history: int = 0) -> tuple[Tensor, ...]:
+        """The rows of each step of an epoch, in random order, a function of (seed, epoch): `size` rows a step.
+
+        With history, whole sequences in random order, about `size` rows a step: see foilrec.sequences.
+        """
+        generator = streams.generator(seed, "batches", epoch)
+        if history:
+            return self.histories("train").steps(size, history, generator)
+        return tuple(torch.randperm(len(self.train), generator=generator).split(size))
+
+    def batch(self, rows: Tensor, epoch: int = 0, *, seed: int = 0, history: int = 0) -> Batch:
+        """Some training rows [B]; history: how many past items the backbone reads."""
+        users, positives = self.train[rows].T.contiguous()
+        past = self.histories("train").before(rows, history) if history else None
+        return Batch(users, positives, rows, epoch, past, seed)
+
+    def batches(self, size: int, seed: int, epoch: int = 0, history: int = 0) -> Iterator[Batch]:
+        """The training rows of one epoch, step by step."""
+        for rows in self.steps(size, seed, epoch, history):
+            yield self.batch(rows, epoch, seed=seed, history=history)
+
+    def ask(self, users: Tensor, history: int = 0, known: tuple[str, ...] = ("train",)) -> Batch:
+        """What some users [B] will like next, positives -1; of their history that of the `known` phases is told."""
+        past = self.histories(*known).after(users, history) if history else None
+        return Batch(users, torch.full_like(users, -1), history=past)
 
     def easy(self, batch: Batch) -> Tensor:
         """One uniform unseen item a row, [B]: the same for every part that asks, so that they can agree on it."""

@@ -6,6 +6,7 @@ FoilrecError
 ├── PartsDoNotFit   two parts that cannot work together
 ├── BadData         a file, column, row or feature that cannot be read as told
 ├── RunBroken       a run folder that is missing, damaged, or of another data set
+├── ModelFailed     a language model, or the server that runs it, that gave no answer
 └── MissingExtra    a library that only some features need
 """
 
@@ -35,6 +36,28 @@ class BadData(FoilrecError, ValueError):
 
 class RunBroken(FoilrecError, RuntimeError):
     """A run folder is missing, incomplete, damaged, or does not belong to the data at hand."""
+
+
+class ModelFailed(FoilrecError, RuntimeError):
+    """A language model, or the server that runs it, gave no answer.
+
+    passing: asking again may help, after so many seconds if `after` is not None. everywhere: no other question would
+    fare better. unsure: it may have worked on the question all the same, and charge for it. status: of HTTP, or 0.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        passing: bool = False,
+        after: float | None = None,
+        everywhere: bool = False,
+        unsure: bool = False,
+        status: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.passing, self.after, self.everywhere, self.unsure = passing, after, everywhere, unsure
+        self.status = status
 
 
 class MissingExtra(FoilrecError, ImportError):

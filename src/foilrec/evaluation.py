@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foilrec import kernels
-from foilrec.core import Backbone, Batch, Data, Tables
+from foilrec.core import Backbone, Data, Tables
 from foilrec.data import SeenIndex
 from foilrec.errors import BadOption, RunBroken, did_you_mean
 from foilrec.metrics import LISTS, METRICS, recommended
@@ -28,7 +28,8 @@ class Protocol:
 
     split: "valid" or "test". masked: phases whose items are hidden from a user's ranking, ("train",) as in MMRec's
     published tables, or ("train", "valid"). An item that is wanted in the split is never hidden. ks: cut-offs.
-    metrics: names out of METRICS. Means are over the users with at least one item in the split.
+    metrics: names out of METRICS. Means are over the users with at least one item in the split. A backbone that reads
+    histories is told what came before the split, whatever is masked: train, and for test valid too.
     """
 
     split: str = "test"
@@ -48,6 +49,11 @@ class Protocol:
                 raise BadOption(
                     f"There is no metric {name!r}{did_you_mean(name, METRICS) or '.'} There are {', '.join(METRICS)}."
                 )
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The phases that came before the split."""
+        return ("train",) if self.split == "valid" else ("train", "valid")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
@@ -89,7 +95,7 @@ def evaluate(model: Backbone, protocol: Protocol, *, lists: bool = False, block:
         raise BadOption(f"{data.name} has no {protocol.split} rows to score: choose a split that holds some out.")
     masked = _without(data.seen_in(*(phase for phase in protocol.masked if phase != protocol.split)), split)
     most, found, best = min(max(protocol.ks), data.n_items), [], []
-    for rows, scores in _blocks(model, tables, users, masked, block):
+    for rows, scores in _blocks(model, tables, users, masked, protocol.known, block):
         starts, items = (x.to(scores.device) for x in split.gather(rows))
         found.append(kernels.places(scores, starts, items))
         best += [kernels.best(scores, most)[0].cpu()] if lists else []
@@ -105,7 +111,7 @@ def evaluate(model: Backbone, protocol: Protocol, *, lists: bool = False, block:
 
 
 def _blocks(
-    model: Backbone, tables: Tables, users: Tensor, masked: SeenIndex | None, block: int
+    model: Backbone, tables: Tables, users: Tensor, masked: SeenIndex | None, known: tuple[str, ...], block: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Users a few at a time, and their scores of every item, NaN where masked; the next block overwrites them.
 
@@ -117,8 +123,7 @@ def _blocks(
     peak, room = _peak(items, "item") * len(items), max(16, block // (4 * items.shape[1]))
     buffer = torch.empty(min(room, len(users)), items.shape[1], dtype=dtype, device=device)
     for rows in users.split(room):
-        here = rows.to(device)
-        query = model.query(tables, Batch(here, torch.full_like(here, -1))).to(dtype)
+        query = model.query(tables, model.data.ask(rows, model.history, known).to(device)).to(dtype)
         scores = torch.mm(query, items, out=buffer[: len(rows)])
         if not _peak(query, "user") * peak < torch.finfo(dtype).max and not bool(scores.isfinite().all()):
             raise RunBroken("The model's scores overflow: it has diverged. Lower optimizer.lr.")
@@ -154,15 +159,17 @@ def top_k(
     k: int,
     masked: SeenIndex | None = None,
     *,
+    known: tuple[str, ...] = ("train",),
     tables: Tables | None = None,
     block: int = BLOCK,
 ) -> tuple[Tensor, Tensor]:
     """The k best items of some users, the lower id first where scores are equal: ids [n, k], scores [n, k].
 
-    masked: items that are left out, by user. Where fewer than k are left, ids are -1 and scores -inf.
+    masked: items that are left out, by user. known: the phases that a backbone with a history is told of. Where fewer
+    than k are left, ids are -1 and scores -inf.
     """
     tables = model.eval().propagate() if tables is None else tables
-    found = [kernels.best(scores, k) for _, scores in _blocks(model, tables, users, masked, block)]
+    found = [kernels.best(scores, k) for _, scores in _blocks(model, tables, users, masked, known, block)]
     if not found:
         return torch.empty(0, k, dtype=torch.long), torch.empty(0, k)
     return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])

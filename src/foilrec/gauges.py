@@ -50,6 +50,17 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     return (one - other).square().sum(-1) / 2
 
 
+def heights(negative: Tensor, positive: Tensor) -> Tensor:
+    """Scores above a user's mean over the positive's, within 0 .. 1.5: negative [B, K], positive [B, 1] -> [B, K].
+
+    Deviations of the user's scores would cancel. Where the positive is below the mean, all above it count 1.5.
+
+    >>> heights(torch.tensor([[-1.0, 0.5, 9.0]]), torch.tensor([[1.0]])).tolist()
+    [[0.0, 0.5, 1.5]]
+    """
+    return (negative / positive.clamp(min=torch.finfo(positive.dtype).tiny)).clamp(0, 1.5)
+
+
 def largest_share(sizes: Tensor, part: float = 0.01) -> float:
     """What share of the sum of sizes [N] the largest `part` of them holds, at least one of them.
 

@@ -21,7 +21,7 @@ from foilrec.errors import BadOption
 ROWS = 1024  # training rows a sampler is asked about at once
 MOST_STAGES = 12  # more different levels than that are a scale and no stages
 UNIFORM = 32  # uniform draws a row, to know how likely a random item is liked
-_MEANS = ("gap", "liked", "norm", "nearest_cosine", "nearest", "nearest_taken", "to_positive")
+_MEANS = ("gap", "height", "liked", "norm", "nearest_cosine", "nearest", "nearest_taken", "to_positive")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,10 @@ class Reading:
 
     percentile, similarity: mean place among all items that the user has not taken in training, by the user's score
     and by cosine to the row's positive: 0 the easiest, 1 the hardest, ties half; and their quartiles.
-    gap: mean score less the positive's. above: share that scores above its positive. gradient_top: share of
-    |d loss / d score| that the 1 % with the largest have: .01 if all weigh alike.
+    gap: mean score less the positive's. height: mean of how far a negative stands above the user's mean score, over
+    how far the positive does, each within 0 .. 1.5: 0 an average item, 1 as high as the positive. above: share that
+    scores above its positive. gradient_top: share of |d loss / d score| that the 1 % with the largest have: .01 if all
+    weigh alike.
     hits: draws that are validation positives of their user. false_rate: their share. false_ratio: that over what
     uniform draws give, exactly, with its 95 % bounds false_low and false_high (Poisson; draws of one row that depend on
     each other make them a little too narrow). liked: mean true probability of being liked, where an oracle knows
@@ -62,6 +64,7 @@ class Reading:
     coverage_ratio: float | None = None
     gini: float | None = None
     repeats: float | None = None
+    height: float | None = None
     norm: float | None = None
     nearest_cosine: float | None = None
     nearest: float | None = None
@@ -94,15 +97,16 @@ class Meter:
     just been pushed down, and would look easier than what comes next. Backbone and sampler are asked in evaluation
     mode. False negatives are counted on validation; the test split is never looked at.
 
-    rows: how many training rows, all if there are fewer. seed: of the choice of rows.
+    rows: how many training rows, all if there are fewer. seed: of the choice of rows. history: the backbone's.
     """
 
-    def __init__(self, data: Data, rows: int = ROWS, *, seed: int = 0) -> None:
+    def __init__(self, data: Data, rows: int = ROWS, *, seed: int = 0, history: int = 0) -> None:
         if rows < 1:
             raise BadOption(f"A hardness meter needs at least 1 training row, not rows = {rows}.")
         self.data, self.seed = data, seed
-        order = torch.randperm(len(data.train), generator=streams.generator(seed, "meter"))
-        self.rows = order[:rows].sort().values
+        trained = data.trained(history)
+        order = torch.randperm(len(trained), generator=streams.generator(seed, "meter"))
+        self.rows = trained[order[:rows].sort().values]
         self.users, self.positives = (column.contiguous() for column in data.train[self.rows].unbind(1))
         self.free = data.n_items - data.seen.counts[self.users]
         held_out = data.valid[~data.seen.contains(data.valid[:, 0], data.valid[:, 1:])[:, 0]]
@@ -113,7 +117,7 @@ class Meter:
         """Readings of the sampler as it stands in that epoch: "all", and "stage 0", "group 1" where there are any."""
         with _undisturbed(model, sampler, loss):
             tables = model.propagate()
-            asked = self._batches(epoch, tables.items.device)
+            asked = self._batches(epoch, tables.items.device, model.history)
             parts = [self._draw(model, tables, sampler, loss, *each) for each in asked]
             columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         named = {"all": torch.ones_like(columns["row"], dtype=torch.bool)}
@@ -127,10 +131,10 @@ class Meter:
             if chosen.any()
         }
 
-    def _batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Batch]]:
+    def _batches(self, epoch: int, device: torch.device, history: int) -> Iterator[tuple[Tensor, Batch]]:
         """A few rows at a time: their numbers among the meter's rows, and the batch they make."""
         for which in torch.arange(len(self.rows)).split(ROWS):
-            yield which, Batch(self.users[which], self.positives[which], self.rows[which], epoch).to(device)
+            yield which, self.data.batch(self.rows[which], epoch, history=history).to(device)
 
     def _draw(
         self, model: Backbone, tables: Tables, sampler: Sampler, loss: Loss, which: Tensor, batch: Batch
@@ -147,6 +151,8 @@ class Meter:
         if loss.cosine:
             vectors = negatives.look_up(model, tables) if made is None else made
             heard = cosine(query, items[batch.positives]), cosine(query, vectors)
+        middle = (query @ items.mean(0))[:, None]
+        found["height"] = gauges.heights(negative - middle, positive - middle)
         found |= {"gap": negative - positive, "gradient": _gradient(loss, *heard, negatives)}
         if made is not None:
             found |= beside.placed(items, made, batch.positives, users, seen)

@@ -40,6 +40,14 @@ class Moments:
         """The standard deviation of a coordinate on average, []: sqrt(trace covariance / D)."""
         return self.covariance.diagonal().mean().sqrt()
 
+    def inside(self, x: Tensor) -> Tensor:
+        """Vectors [..., D] as a diffusion wants them, off the mean and in the size of its noise: (x - mean) / scale."""
+        return (x - self.mean) / self.scale
+
+    def outside(self, x: Tensor) -> Tensor:
+        """The vectors that `inside` was given."""
+        return x * self.scale + self.mean
+
     def shape(self, noise: Tensor) -> Tensor:
         """Plain noise [..., D] given the cloud's covariance, around 0."""
         return noise @ self.root.T

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec.core import Batch, Data
+from foilrec.core import Data
 from foilrec.data import SeenIndex
 from foilrec.errors import BadData, BadOption
 from foilrec.mining import Mined, Rules, mine
+from foilrec.nearest import Search
 from foilrec.reading.arrays import matrix, open_arrays
 from foilrec.reading.frames import FrameTable
 from foilrec.reading.places import existing_file
@@ -35,10 +36,10 @@ class Quarry:
     seen: SeenIndex | None = None
     data: Data | None = None
 
-    def mine(self, rules: Rules, *, cosine: bool = False) -> Mined:
-        """Hard negatives of every pair; cosine: of rows of length 1."""
+    def mine(self, rules: Rules, *, cosine: bool = False, search: Search = "auto") -> Mined:
+        """Hard negatives of every pair; cosine: of rows of length 1; search: see mining.mine."""
         queries, items = (normalize(x) for x in (self.queries, self.items)) if cosine else (self.queries, self.items)
-        return mine(queries, items, self.pairs, rules, self.seen)
+        return mine(queries, items, self.pairs, rules, self.seen, search=search)
 
     def frame(self, found: Mined) -> "pl.DataFrame":
         """A row a pair, in the source's ids: query, positive, its score, negatives and their scores as lists."""
@@ -71,7 +72,7 @@ def of_run(folder: str | Path) -> Quarry:
     run = Run(folder)
     data, model = run.data, run.model
     tables, users = model.propagate(), torch.arange(data.n_users)
-    parts = [model.query(tables, Batch(part, torch.full_like(part, -1))) for part in users.split(4096)]
+    parts = [model.query(tables, data.ask(part, model.history)) for part in users.split(4096)]
     return Quarry(torch.cat(parts).cpu(), tables.items.detach().cpu(), data.train, data.seen, data)
 
 

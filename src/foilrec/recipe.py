@@ -141,8 +141,7 @@ class Recipe:
 
     def read(self) -> Data:
         """The data set."""
-        options = {key: expand(value) for key, value in self.data.options.items()}
-        data: Data = parts.build("dataset", self.data.name, **options).read()
+        data: Data = parts.build("dataset", self.data.name, **expand(self.data.options)).read()
         return data
 
     def build(self, data: Data) -> tuple[Backbone, Sampler, Loss]:
@@ -151,8 +150,8 @@ class Recipe:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(streams.key(self.seed, "init"))
-            model: Backbone = parts.build("backbone", self.backbone.name, data, **self.backbone.options)
-            sampler: Sampler = parts.build("sampler", self.sampler.name, data, **self.sampler.options)
+            model: Backbone = parts.build("backbone", self.backbone.name, data, **expand(self.backbone.options))
+            sampler: Sampler = parts.build("sampler", self.sampler.name, data, **expand(self.sampler.options))
             loss: Loss = parts.build("loss", self.loss.name, **self.loss.options)
         model.seed, sampler.seed = streams.key(self.seed, "backbone"), streams.key(self.seed, "sampler")
         return model, sampler, loss
@@ -229,7 +228,12 @@ def _in_order(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def expand(value: Any) -> Any:
-    """Environment variables in a path; FOILREC_DATA stands for ../shared/data where it is unset and that exists."""
+    """Environment variables in a path, or in those of a table or list; FOILREC_DATA stands for ../shared/data where it
+    is unset and that exists."""
+    if isinstance(value, dict):
+        return {key: expand(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(expand(inner) for inner in value)
     if not isinstance(value, str):
         return value
     beside = Path("..", "shared", "data")

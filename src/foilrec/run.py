@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foilrec import files, memory, parts
-from foilrec.core import Backbone, Data
-from foilrec.errors import BadData, BadOption, RunBroken, some
+from foilrec import files, memory
+from foilrec.core import Backbone, Data, Loss, Sampler
+from foilrec.errors import BadOption, RunBroken, some
 from foilrec.evaluation import Scores, evaluate, top_k
 from foilrec.hardness import ROWS, Meter, Reading
+from foilrec.launch import launch
 from foilrec.provenance import about, free_cores
 from foilrec.recipe import Recipe
-from foilrec.trainer import Epoch, Objective, Trainer
+from foilrec.trainer import Epoch
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +31,7 @@ FILES = (
     "epochs.jsonl",
     "last.safetensors",
     "best.safetensors",
+    "sampler.safetensors",
     "users.parquet",
     "scores.json",
 )
@@ -41,6 +43,8 @@ class Run:
     recipe.toml  the resolved recipe         epochs.jsonl   a line an epoch        best.safetensors  the best weights
     about.json   versions, data, protocol    scores.json    test means             last.safetensors  to go on from
                                              users.parquet  test values by user
+
+    And, of a sampler that learns or remembers, sampler.safetensors: what it knew after the best epoch.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -123,33 +127,53 @@ class Run:
         return evaluate(self.model, self.recipe.protocol(split), lists=lists)
 
     def hardness(self, rows: int = ROWS) -> dict[str, Reading]:
-        """How hard the negatives of a fresh sampler are for the best weights, as hardness.Meter tells."""
+        """How hard the sampler's negatives are for the best weights, as hardness.Meter tells."""
+        epoch = self.scores["best_epoch"]
+        model, sampler, loss = self.primed(epoch)
+        return Meter(self.data, rows, seed=self.recipe.seed, history=model.history)(model, sampler, loss, epoch)
+
+    def primed(self, epoch: int) -> tuple[Backbone, Sampler, Loss]:
+        """Fresh parts that know what they did after the best epoch, with an epoch begun: theirs, or another's stage."""
         model, sampler, loss = self.recipe.build(self.data)
         model.load_state_dict(self.model.state_dict())
-        epoch = self.scores["best_epoch"]
+        if sampler.state_dict():
+            known = files.load_tree(self.folder / "sampler.safetensors")
+            try:
+                sampler.load_state_dict(known)
+            except RuntimeError as error:
+                raise RunBroken(
+                    f"{self.folder}/sampler.safetensors does not fit the recipe's sampler: {error}."
+                ) from error
         model.begin_epoch(epoch)
         with torch.no_grad():
             sampler.begin_epoch(epoch, model, model.propagate())
-        return Meter(self.data, rows, seed=self.recipe.seed)(model, sampler, loss, epoch)
+        return model, sampler, loss
+
+    @property
+    def knows_its_sampler(self) -> bool:
+        """Whether the sampler can be asked again: it learns nothing, or what it learnt was kept."""
+        return (self.folder / "sampler.safetensors").is_file() or not self.recipe.build(self.data)[1].state_dict()
 
     def recommend(self, users: Sequence[object] | None = None, top: int = 10) -> "pl.DataFrame":
         """The `top` items for some users (all by default): columns user, rank, item, score, title if known.
 
-        Ids are the source's own; items taken in training are left out. BadOption names users that the data does not
-        have: `known_users` tells them apart beforehand.
+        Ids are the source's own. Items taken in training are left out; a backbone that reads histories is told of all
+        that a user took, and all of it is left out. BadOption names users that the data does not have: `known_users`
+        tells them apart beforehand.
         """
         import polars as pl
 
         numbers, unknown = (list(range(self.data.n_users)), []) if users is None else self.known_users(users)
         if unknown:
             raise BadOption(f"{self.data.name} has no user {some(unknown)}.")
-        ids, scores = top_k(self.model, torch.tensor(numbers, dtype=torch.long), top, self.data.seen)
+        known = ("train", "valid", "test") if self.model.history else ("train",)
+        who = torch.tensor(numbers, dtype=torch.long)
+        ids, scores = top_k(self.model, who, top, self.data.seen_in(*known), known=known)
         keep = ids >= 0
-        who = torch.tensor(numbers, dtype=torch.long)[:, None].expand_as(ids)[keep].tolist()
         place = (torch.arange(ids.shape[1]) + 1).expand_as(ids)[keep].tolist()
         what = ids[keep].tolist()
         columns = {
-            "user": self.data.raw_users(who),
+            "user": self.data.raw_users(who[:, None].expand_as(ids)[keep].tolist()),
             "rank": place,
             "item": self.data.raw_items(what),
             "score": scores[keep].tolist(),
@@ -216,7 +240,7 @@ class Stretch:
             files.sweep(folder / name)
         if self.already:
             return
-        self.trainer = _trainer(recipe, self.data, on_step)
+        self.trainer = launch(recipe, self.data, on_step)
         self._saved, self._saved_at = -1, time.monotonic()
         if old is not None and (folder / "last.safetensors").is_file():
             self.trainer.load_state(files.load_tree(folder / "last.safetensors"))
@@ -265,6 +289,8 @@ class Stretch:
         model, progress = self.trainer.objective.model, self.trainer.progress
         model.load_state_dict(self.trainer.best())
         files.save_tree(self.folder / "best.safetensors", self.trainer.best())
+        if self.trainer.best_sampler():
+            files.save_tree(self.folder / "sampler.safetensors", self.trainer.best_sampler())
         scores = evaluate(model, self.recipe.protocol("test"), lists=True)
         with files.written_whole(self.folder / "users.parquet") as draft:
             scores.to_frame(self.data).write_parquet(draft)
@@ -307,36 +333,6 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
             f"{folder} was started with another recipe: compare its recipe.toml, or choose another folder with --out."
         )
     return old
-
-
-def _trainer(recipe: Recipe, data: Data, on_step: Callable[[int, int], None] | None) -> Trainer:
-    for phase in ("train", "valid", "test"):
-        if not len(getattr(data, phase)):
-            raise BadOption(f"{data.name} has no {phase} rows: choose a split, such as data.split=random.")
-    full = (data.seen.counts >= data.n_items).nonzero().squeeze(1).tolist()
-    if full:
-        raise BadData(
-            f"{data.name} leaves no negative for user {some(data.raw_users(full))}: all {data.n_items} items were "
-            "taken in training. Drop such users, or add items."
-        )
-    model, sampler, loss = recipe.build(data)
-    objective = Objective(model, sampler, loss).to(_device(recipe.device))
-    groups = [{"params": list(part.parameters())} for part in (model, sampler) if any(True for _ in part.parameters())]
-    optimizer = parts.build("optimizer", recipe.optimizer.name, groups, **recipe.optimizer.options)
-    if getattr(optimizer, "wants_rows", False):
-        model.use_row_gradients()
-    return Trainer(objective, optimizer, recipe.train, recipe.protocol("valid"), seed=recipe.seed, on_step=on_step)
-
-
-def _device(name: str) -> torch.device:
-    """The device of that name, tried out: torch says in many ways that it has no such device."""
-    try:
-        return torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadOption(
-            f"device = {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): take cpu, "
-            "or cuda where torch finds a GPU."
-        ) from error
 
 
 def _line(epoch: Epoch) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from foilrec.hardness import Meter
 from foilrec.metrics import parse
 
 State = dict[str, Any]
+Turn = Literal["both", "sampler", "model"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,13 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.sampler, self.loss = model, sampler, loss
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The total loss of one batch."""
+    def forward(self, batch: Batch, turn: Turn = "both") -> Tensor:
+        """The total loss of one batch, or the part of it by which the backbone, or the sampler, learns in its turn."""
+        if turn == "sampler":
+            with torch.no_grad():
+                tables = self.model.step_tables(batch)
+                query = self.model.query(tables, batch)
+            return self.sampler.own_loss(tables, batch, query)
         tables = self.model.step_tables(batch)
         if not self.model.ranking_weight:
             nothing = Negatives(ids=batch.positives.new_empty(len(batch), 0))
@@ -89,12 +96,8 @@ class Objective(nn.Module):
         if ranking is None:
             ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
         self.sampler.feedback(batch, negatives, negative.detach())
-        total: Tensor = (
-            self.model.ranking_weight * ranking
-            + self.model.own_loss(tables, batch, negatives)
-            + self.sampler.own_loss(tables, batch, query)
-        )
-        return total
+        total: Tensor = self.model.ranking_weight * ranking + self.model.own_loss(tables, batch, negatives)
+        return total if turn == "model" else total + self.sampler.own_loss(tables, batch, query)
 
 
 class Trainer:
@@ -118,7 +121,9 @@ class Trainer:
         self.protocol, self.seed, self.on_step = protocol, seed, on_step
         self.progress = Progress()
         self._best: dict[str, Tensor] = {}
-        self._meter = Meter(objective.model.data, settings.meter, seed=seed) if settings.meter else None
+        self._best_sampler: dict[str, Any] = {}
+        model, rows = objective.model, settings.meter
+        self._meter = Meter(model.data, rows, seed=seed, history=model.history) if rows else None
 
     def epochs(self) -> Iterator[Epoch]:
         """One Epoch after another until the last; a resumed trainer starts where its state stood."""
@@ -147,14 +152,16 @@ class Trainer:
         model.begin_epoch(number)
         with torch.no_grad():
             sampler.begin_epoch(number, model, model.propagate())
-        total, steps = torch.zeros((), dtype=torch.float64), -(-len(data.train) // self.settings.batch)
-        device = next(model.parameters()).device
-        for step, batch in enumerate(data.batches(self.settings.batch, self.seed, number), 1):
-            total += self._step(batch.to(device)).double().cpu() * len(batch)
+        total, device = torch.zeros((), dtype=torch.float64), next(model.parameters()).device
+        steps = data.steps(self.settings.batch, self.seed, number, model.history)
+        turns = _turns(sampler)
+        for step, (turn, rows) in enumerate(product(turns, steps), 1):
+            batch = data.batch(rows, number, seed=self.seed, history=model.history)
+            total += self._step(batch.to(device), turn).double().cpu() * len(rows)
             if self.on_step is not None:
-                self.on_step(step, steps)
+                self.on_step(step, len(turns) * len(steps))
         model.end_epoch(number)
-        mean = float(total) / len(data.train)
+        mean = float(total) / sum(map(len, steps))
         if mean != mean or abs(mean) == float("inf"):
             raise RunBroken(
                 f"The loss became {mean} in epoch {number}: lower optimizer.lr, or look at the features "
@@ -162,10 +169,10 @@ class Trainer:
             )
         return mean
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, turn: Turn = "both") -> Tensor:
         def closure() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
-            loss: Tensor = self.objective(batch)
+            loss: Tensor = self.objective(batch, turn)
             loss.backward()
             return loss.detach()
 
@@ -181,6 +188,7 @@ class Trainer:
             if best:
                 at.best, at.best_epoch = valid[self.settings.select], number
                 self._best = copy(self.objective.model.state_dict())
+                self._best_sampler = copy(self.objective.sampler.state_dict())
         out_of_patience = self.settings.patience and at.without_gain >= self.settings.patience
         at.done = at.epoch >= self.settings.epochs or bool(out_of_patience)
         return best
@@ -189,12 +197,17 @@ class Trainer:
         """The weights of the best epoch so far."""
         return self._best
 
+    def best_sampler(self) -> dict[str, Any]:
+        """What the sampler had learnt by then; nothing of one that learns nothing."""
+        return self._best_sampler
+
     def state(self) -> State:
         """Weights, moments, sampler, stopping state: a tree of tensors and plain values. The seed and the epoch
         number stand for every random stream."""
         return {
             "objective": copy(self.objective.state_dict()),
             "best": self._best,
+            "best_sampler": self._best_sampler,
             "optimizer": copy(self.optimizer.state_dict()),
             "progress": asdict(self.progress),
         }
@@ -203,8 +216,14 @@ class Trainer:
         """Goes back to where state() was taken."""
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._best = state["best"]
+        self._best, self._best_sampler = state["best"], state.get("best_sampler", {})
         self.progress = Progress(**state["progress"])
+
+
+def _turns(sampler: Sampler) -> tuple[Turn, ...]:
+    """Who learns in each pass over an epoch's batches; a sampler inside another counts too."""
+    alternates = any(isinstance(part, Sampler) and part.alternates for part in sampler.modules())
+    return ("sampler", "model") if alternates else ("both",)
 
 
 def copy(tree: Any) -> Any:

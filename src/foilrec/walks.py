@@ -47,6 +47,10 @@ class Walk:
         """Smoothed items, [..., D], with what stands beside them."""
         return self._rows(ITEMS, ids)
 
+    def every_item(self) -> Tensor:
+        """All smoothed items with what stands beside them, [I, D], without gradient: a hop, where users need none."""
+        return self._path.forward(ITEMS, torch.arange(len(self._path.hops[0][ITEMS])))
+
     def _rows(self, side: int, ids: Tensor) -> Tensor:
         distinct, place = ids.unique(return_inverse=True)  # the same popular items are asked for again and again
         asked: Tensor = _Rows.apply(self._root, self._path, side, distinct)  # type: ignore[no-untyped-call]

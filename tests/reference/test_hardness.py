@@ -11,7 +11,7 @@ from foilrec import beside, gauges, parts
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
 from foilrec.hardness import Meter, Reading
 
-USERS, ITEMS, DIM = 30, 40, 4
+USERS, ITEMS, DIM = 30, 32, 4  # 32: means over the items are exact too
 
 
 class Given(Backbone):
@@ -80,7 +80,7 @@ def by_hand(data: Data, told: Negatives, columns: list[int], *, grade: float | N
     assert tables.users is not None
     items, people = tables.items.tolist(), tables.users.tolist()
     wanted = {(u, i) for u, i in data.valid.tolist() if i not in taken(data, u)}
-    score, likeness, gaps, slopes, drawn, chances, frees = [], [], [], [], [], [], []
+    score, likeness, gaps, heights, slopes, drawn, chances, frees = [], [], [], [], [], [], [], []
     near: dict[str, list[float]] = {
         n: [] for n in ("norm", "nearest_cosine", "nearest", "nearest_taken", "to_positive")
     }
@@ -96,6 +96,9 @@ def by_hand(data: Data, told: Negatives, columns: list[int], *, grade: float | N
             score.append(place(s, [dot(people[u], items[i]) for i in free]))
             likeness.append(place(cos(v, items[p]), [cos(items[i], items[p]) for i in free]))
             gaps.append(s - plus)
+            middle = sum(dot(people[u], item) for item in items) / ITEMS
+            ratio = (s - middle) / (plus - middle) if plus > middle else 9.0 * (s > middle)
+            heights.append(min(max(ratio, 0.0), 1.5))
             slopes.append(1 / (1 + math.exp(plus - s)) / len(left))
             drawn.append((row, u, None if told.ids is None else int(told.ids[row, k])))
             chances.append(sum((u, i) in wanted for i in free) / len(free))
@@ -113,6 +116,7 @@ def by_hand(data: Data, told: Negatives, columns: list[int], *, grade: float | N
         "similarity": sum(likeness) / n,
         "similarity_quartiles": quartiles(likeness),
         "gap": sum(gaps) / n,
+        "height": sum(heights) / n,
         "above": sum(gap > 0 for gap in gaps) / n,
         "gradient_top": sum(sorted(slopes, reverse=True)[: math.ceil(n / 100)]) / sum(slopes),
     }

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, leaky_relu, softplus
 
-from foilrec import clusters, parts
-from foilrec.chances import chances, gumbel
+from foilrec import clusters, kernels, parts
+from foilrec.chances import chances, gumbel, normals
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.hardness import Meter
@@ -64,6 +64,32 @@ def test_chances_lie_between_0_and_1_evenly_and_gumbel_draws_a_softmax(chi_squar
     scores = torch.tensor([0.0, 1.0, -1.0, 2.0])
     drawn = (scores + gumbel(torch.arange(20_000), 6, 4)).argmax(1)
     assert chi_square(torch.bincount(drawn, minlength=4), scores.softmax(0) * 20_000) > 1e-4
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_words_are_splitmix_of_row_and_column() -> None:
+    whole, golden = 2**64, 0x9E3779B97F4A7C15
+
+    def mixed(x: int) -> int:
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % whole
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % whole
+        return x ^ (x >> 31)
+
+    for row, words in zip(
+        (0, 3, 10**9), kernels.words(torch.tensor([0, 3, 10**9]), 2**62 + 5, 4).tolist(), strict=True
+    ):
+        base = mixed((2**62 + 5) ^ mixed(row))
+        slow = [mixed((base + (k + 1) * golden) % whole) for k in range(4)]
+        assert words == [x - whole * (x >= whole // 2) for x in slow]
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_normals_are_normal_and_go_by_row_and_column(chi_square: Callable[..., float]) -> None:
+    many = normals(torch.arange(20_000), 5, 5)
+    place = (torch.special.ndtr(many.double()) * 20).long()
+    assert chi_square(torch.bincount(place.flatten(), minlength=20), torch.full((20,), 5000.0)) > 1e-4
+    assert (torch.corrcoef(many.T) - torch.eye(5)).abs().max() < 0.03 and many.abs().max() < 5.3
+    assert torch.equal(normals(torch.arange(7, 9), 5, 3), many[7:9, :3])
 
 
 # mixgcf

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from foilrec import kernels, parts
-from foilrec.core import Data, LateTables
+from foilrec.core import Data
 from foilrec.graphs import Graph, interaction_graph
+from foilrec.late import LateTables
 from foilrec.rows import Differences, adam_rows, add_rows
 from foilrec.walks import Walk
 
@@ -82,14 +83,19 @@ def test_a_training_step_is_the_same_by_rows_and_by_tables(
 
 
 @pytest.mark.skipif(kernels.compiled() is None, reason="numba is not installed: tables are made whole")
-def test_late_tables_looked_at_without_gradient_still_carry_one(world: Data) -> None:
-    model = parts.build("backbone", "lightgcn", world).train()
+@pytest.mark.parametrize("options", [("lightgcn", {}), ("freedom", {"neighbours": 4, "hops": 2}), ("lattice", {})])
+def test_late_tables_looked_at_without_gradient_still_carry_one(
+    options: tuple[str, dict[str, Any]], world: Data
+) -> None:
+    model = parts.build("backbone", options[0], world, **options[1]).train()
+    model.begin_epoch(0)
     tables = model.propagate()
+    assert isinstance(tables, LateTables)
     with torch.no_grad():
         seen = tables.items
     assert not seen.requires_grad
     assert tables.items.requires_grad
-    assert torch.equal(seen, tables.items.detach())
+    assert torch.allclose(seen, tables.items.detach(), atol=1e-6)
     assert torch.allclose(tables.item_rows(torch.arange(7)), seen[:7], atol=1e-6)
     assert not isinstance(model.eval().propagate(), LateTables)
 

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec import streams
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.diffusion.tokenmixer import TokenMixer
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
+from foilrec.late import LateTables
 from foilrec.principal import principal
 
 
@@ -21,7 +22,7 @@ class AlignedTables(LateTables):
     """The inner backbone's tables, and the loss of the diffusion that made their inputs."""
 
     def __init__(self, inner: Tables, alignment: Tensor) -> None:
-        super().__init__(lambda: (inner.users, inner.items), inner.user_rows, inner.item_rows)
+        super().__init__(lambda: (inner.users, inner.items), inner.user_rows, inner.item_rows, lambda: inner.items)
         self.inner, self.alignment = inner, alignment
         self.layers, self.row_sparse = inner.layers, inner.row_sparse
 
@@ -80,6 +81,7 @@ class Aligned(Backbone):
             raise BadOption(f"aligned: mu = {mu} must lie in 0 .. 1, and weight = {weight} be at least 0.")
         names = data.modalities(modalities, "aligned conditions on", "take the inner backbone alone")
         self.inner, self.mu, self.weight, self.ranking_weight = inner, mu, weight, inner.ranking_weight
+        self.history = inner.history
         self.fuse, self.stop_target, self.smoothed = fuse, stop_target, ego == "smoothed"
         rows = inner.inputs()
         self.diffusion = Diffusion(make_schedule(schedule, steps), "sample", scale)
@@ -184,9 +186,9 @@ class Aligned(Backbone):
         """The inner backbone's."""
         return self.inner.query(_inner(tables), batch)
 
-    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
+    def encode(self, features: Mapping[str, Tensor], base: Tensor | None = None) -> Tensor:
         """The inner backbone's."""
-        return self.inner.encode(features)
+        return self.inner.encode(features, base)
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
         """What the inner backbone wants, and weight * L_dm."""

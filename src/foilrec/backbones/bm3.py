@@ -5,11 +5,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding
 
 from foilrec import streams
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
 from foilrec.graphs import interaction_graph
+from foilrec.late import LateTables
 
 
 class Views(LateTables):

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, softplus
 
 from foilrec import streams
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.graphs import Graph, interaction_graph, inverse_root_degrees, neighbour_mean, weighted_subset
+from foilrec.late import LateTables
 from foilrec.nearest import Search, neighbours
 from foilrec.rows import Differences
 from foilrec.walks import Walk
@@ -97,7 +98,7 @@ class FREEDOM(Backbone):
             users, items = self._smooth(users, items)
             return Tables(items=items, users=users)
         walk = Walk(self.graph, users, items, self.layers, self.alike, self.semantic(self.hops - 1))
-        return LateTables(lambda: self._smooth(users, items), walk.users, walk.items)
+        return LateTables(lambda: self._smooth(users, items), walk.users, walk.items, walk.every_item)
 
     def _smooth(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         graph = self.graph if self.training else self.whole

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables, batch_rows
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
 from foilrec.edges import Edges
 from foilrec.embeddings import Init, l2_loss, table
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
 from foilrec.graphs import Graph, interaction_graph
+from foilrec.late import LateTables
 from foilrec.learned_graph import Built, ItemGraph
 from foilrec.nearest import Search
 from foilrec.walks import Walk
@@ -126,7 +127,10 @@ class LATTICE(Backbone):
         if self.graph is not None and self.training and Walk.pays(self.graph, self.layers):
             walk = Walk(self.graph, users, items, self.layers)
             return LateTables(
-                lambda: self._smooth(users, items, h), walk.users, lambda ids: walk.items(ids) + embedding(ids, h)
+                lambda: self._smooth(users, items, h),
+                walk.users,
+                lambda ids: walk.items(ids) + embedding(ids, h),
+                lambda: walk.every_item() + h,
             )
         users, items = self._smooth(users, items, h)
         return Tables(items=items, users=users)

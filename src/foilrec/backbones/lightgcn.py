@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.graphs import interaction_graph
+from foilrec.late import LateTables
 from foilrec.walks import Walk
 
 
@@ -46,7 +47,9 @@ class LightGCN(Backbone):
         if not self.keep_layers:
             if self.training and Walk.pays(self.graph, self.layers):
                 steps = Walk(self.graph, users, items, self.layers)
-                return LateTables(lambda: self.graph.smooth(users, items, self.layers), steps.users, steps.items)
+                return LateTables(
+                    lambda: self.graph.smooth(users, items, self.layers), steps.users, steps.items, steps.every_item
+                )
             users, items = self.graph.smooth(users, items, self.layers)
             return Tables(items=items, users=users)
         layers = [(users, items)]

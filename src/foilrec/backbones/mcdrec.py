@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding
 
 from foilrec import streams
-from foilrec.content import Content
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.diffusion.representation import Representation
 from foilrec.diffusion.unet import dropped
 from foilrec.embeddings import Init, emb_loss, table
@@ -17,6 +16,8 @@ from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
 from foilrec.graphs import interaction_graph, inverse_root_degrees
 from foilrec.guided import guided_graph
+from foilrec.late import LateTables
+from foilrec.projected import Projected
 
 
 class MCDRec(Backbone):
@@ -210,7 +211,7 @@ class MCDRec(Backbone):
         total = _away(tables.user_rows(batch.users), target(items))
         total = total + _away(tables.item_rows(batch.positives), target(users))
         ids = target(embedding(batch.positives, self.ids.weight))
-        parts: list[Content] = list(self.contents.values())  # type: ignore[arg-type]
+        parts: list[Projected] = list(self.contents.values())  # type: ignore[arg-type]
         for part, content in zip(parts, tables.contents, strict=True):
             rows = embedding(batch.positives, content)
             told = self.predictor(rows)
@@ -237,9 +238,9 @@ class _Predicted(LateTables):
         )
 
 
-def _content(data: Data, name: str, dim: int, axes: int | None) -> Content:
+def _content(data: Data, name: str, dim: int, axes: int | None) -> Projected:
     modality = data.features[name]
-    return Content(modality.all(), modality.present, dim, axes=axes, null=True)
+    return Projected(modality.all(), modality.present, dim, axes=axes, null=True)
 
 
 def _linear(inside: int, out: int) -> nn.Linear:

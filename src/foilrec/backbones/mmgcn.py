@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu, linear
 
-from foilrec.content import Content
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
 from foilrec.graphs import Graph
+from foilrec.projected import Projected
 
 USERS, ITEMS = 0, 1
 Pair = tuple[Tensor, Tensor]  # of users and of items
@@ -74,7 +74,7 @@ class MMGCN(Backbone):
         self.towers = nn.ModuleDict()
         for name in names:
             width, modality = _width(name, latent), data.features[name]
-            content = Content(modality.all(), modality.present, width, axes=axes, unit=not width)
+            content = Projected(modality.all(), modality.present, width, axes=axes, unit=not width)
             self.towers[name] = Tower(content, self.to_users, dim, layers, combine == "concat", init)
             self.towers[name].tastes.requires_grad_(tables == "trained")
         self.depth, self.reg = layers, reg
@@ -131,7 +131,7 @@ class Tower(nn.Module):
 
     short: Tensor | None
 
-    def __init__(self, content: Content, graph: Graph, dim: int, layers: int, concat: bool, init: Init) -> None:
+    def __init__(self, content: Projected, graph: Graph, dim: int, layers: int, concat: bool, init: Init) -> None:
         super().__init__()
         self.content, self.concat, self.tastes = content, concat, table(graph.shape[0], content.width, init)
         short = None

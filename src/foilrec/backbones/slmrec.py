@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
-from foilrec.content import Content
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.embeddings import Init, l2_loss, table
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
 from foilrec.graphs import interaction_graph
 from foilrec.inbatch import in_batch
+from foilrec.late import LateTables
+from foilrec.projected import Projected
 from foilrec.walks import Walk
 
 
@@ -80,7 +81,7 @@ class SLMRec(Backbone):
         self.views = nn.ModuleDict()
         for name in names:
             modality = data.features[name]
-            self.views[name] = Content(modality.all(), modality.present, dim, axes=axes, unit=True)
+            self.views[name] = Projected(modality.all(), modality.present, dim, axes=axes, unit=True)
         self.join = nn.ModuleList([nn.Linear(dim * (1 + len(names)), dim) for _ in ("users", "items")])
         self.chain = _chain(len(names) if alpha else 0, dim, bridge)
         self.alpha, self.temperature, self.main, self.main_temperature = alpha, temperature, main, main_temperature
@@ -93,7 +94,7 @@ class SLMRec(Backbone):
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """All towers in one walk, side by side; `inputs` stands in for the item ids' rows."""
-        views: list[Content] = list(self.views.values())  # type: ignore[arg-type]
+        views: list[Projected] = list(self.views.values())  # type: ignore[arg-type]
         items = torch.cat([self.ids.weight if inputs is None else inputs, *(view() for view in views)], 1)
         users = self.users.weight.repeat(1, 1 + len(views))
         return _Towers(self, users, items)
@@ -122,7 +123,7 @@ class SLMRec(Backbone):
         now, *others = towers.chunk(1 + len(self.views), 1)
         losses = []
         stages: list[_Stage] = list(self.chain)  # type: ignore[arg-type]
-        views: list[Content] = list(self.views.values())  # type: ignore[arg-type]
+        views: list[Projected] = list(self.views.values())  # type: ignore[arg-type]
         for stage, view, other in zip(stages, views, others, strict=True):
             now, theirs = stage.own(now), stage.other(other) / self.temperature
             here = view.has

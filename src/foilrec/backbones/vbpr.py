@@ -1,14 +1,16 @@
 """VBPR: half of an item's vector comes from its features."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from foilrec.core import Backbone, Batch, Data, LateTables, Negatives, Tables, batch_rows
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
 from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import PartsDoNotFit
+from foilrec.late import LateTables
 
 
 class VBPR(Backbone):
@@ -16,10 +18,12 @@ class VBPR(Backbone):
 
     item = [q_i ; W F_i + b] with F all modalities side by side, user table of twice the width; no visual bias vector.
     Features are frozen. An item that lacks a modality has zeros in its place; one that has none gets a zero half.
-    Can encode items that are only described: their free half is the mean of the table.
+    Can encode items that are only described: their free half is that of the item they are variants of.
 
     dim: width of each half. modalities: which ones, all by default. emb_reg, l2_reg: penalties on the rows of users,
-    positives and negatives (MMRec: emb_reg 1e-5 .. 2). init: "xavier" as in MMRec, or "normal".
+    positives and negatives (MMRec: emb_reg 1e-5 .. 2). init: "xavier" as in MMRec, or "normal". unknown: what stands
+    for the free half of a described item that is a variant of none: the "mean" of the table, "zero", or a row that is
+    "learned" from such items.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class VBPR(Backbone):
         emb_reg: float = 0.0,
         l2_reg: float = 0.0,
         init: Init = "xavier",
+        unknown: Literal["mean", "zero", "learned"] = "mean",
     ) -> None:
         super().__init__(data)
         self.modalities = tuple(modalities) or tuple(data.features)
@@ -40,7 +45,8 @@ class VBPR(Backbone):
         self.linear = nn.Linear(sum(data.features[m].dim for m in self.modalities), dim)
         nn.init.xavier_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        self.emb_reg, self.l2_reg = emb_reg, l2_reg
+        self.emb_reg, self.l2_reg, self.unknown = emb_reg, l2_reg, unknown
+        self.learned = nn.Parameter(torch.zeros(dim)) if unknown == "learned" else None
 
     def features_of(self, ids: Tensor) -> Tensor:
         """The frozen features of some items side by side, [n, F]."""
@@ -71,11 +77,17 @@ class VBPR(Backbone):
         everything = torch.arange(self.data.n_items, device=free.device)
         return LateTables(lambda: (users, compose(everything)), lambda ids: embedding(ids, users), compose)
 
-    def encode(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Vectors of described items: the mean free half beside their projected features, [..., 2 dim]."""
+    def encode(self, features: Mapping[str, Tensor], base: Tensor | None = None) -> Tensor:
+        """Vectors of described items: the free half of `base`, or of `unknown`, beside their features' projection."""
         content = self.project(torch.cat([features[m] for m in self.modalities], -1))
-        free = self.ids.weight.mean(0).expand(*content.shape[:-1], -1)
+        free = self._unknown().expand_as(content) if base is None else embedding(base, self.ids.weight)
         return torch.cat([free, content], -1)
+
+    def _unknown(self) -> Tensor:
+        if self.learned is not None:
+            return self.learned
+        mean = self.ids.weight.mean(0)
+        return mean if self.unknown == "mean" else torch.zeros_like(mean)
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
         """The penalties on the rows of users, positives and negatives."""

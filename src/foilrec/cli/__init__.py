@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foilrec.cli import audit, contest, data, mine, shelf, work
+from foilrec.cli import audit, contest, data, encode, generate, mine, shelf, show_negatives, work
 from foilrec.errors import FoilrecError
 
 app = typer.Typer(
@@ -20,9 +20,12 @@ app.command()(work.demo)
 app.command()(work.train)
 app.command()(work.evaluate)
 app.command()(audit.audit)
+app.command()(show_negatives.show_negatives)
 app.command()(work.recommend)
 app.command()(contest.compare)
 app.command()(mine.mine)
+app.command()(generate.generate)
+app.command()(encode.encode)
 app.command("list")(shelf.list_parts)
 app.command()(shelf.show)
 app.command()(shelf.check)

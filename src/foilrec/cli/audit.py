@@ -17,7 +17,8 @@ EPOCHS = 3  # of a recipe: enough for scores to mean something
 ROWS = 16384  # training rows measured: false negatives are rare, and a few hundred draws meet none
 LEGEND = (
     "harder than: share of the items a user has not taken that score lower (middle half: its quartiles); more alike "
-    "than: the same by likeness to the positive; beat positive: share scoring above it; gradient of top 1%: what the "
+    "than: the same by likeness to the positive; beat positive: share scoring above it; height / positive's: above the "
+    "user's mean score, the positive at 1; gradient of top 1%: what the "
     "heaviest 1% of the negatives carry; false / uniform: validation positives drawn, over uniform's (95% bounds)."
 )
 
@@ -162,6 +163,7 @@ COLUMNS: dict[str, "Callable[[Reading], str]"] = {
     "middle half": lambda at: f"{at.percentile_quartiles[0]:.0%}-{at.percentile_quartiles[2]:.0%}",
     "more alike than": lambda at: _share(at.similarity),
     "beat positive": lambda at: _share(at.above),
+    "height / positive's": lambda at: _number(at.height),
     "gradient of top 1%": lambda at: _share(at.gradient_top),
     "false / uniform": _false,
     "truly liked": lambda at: _share(at.liked),
@@ -170,5 +172,6 @@ COLUMNS: dict[str, "Callable[[Reading], str]"] = {
     "repeats": lambda at: _share(at.repeats),
     "length / items'": lambda at: _number(at.norm),
     "to nearest item": lambda at: _number(at.nearest),
+    "1 - cos to it": lambda at: _number(at.nearest_cosine),
     "to positive": lambda at: _number(at.to_positive),
 }

@@ -19,6 +19,14 @@ class Pick(StrEnum):
     random = "random"
 
 
+class Way(StrEnum):
+    """How the best items of a query are found."""
+
+    auto = "auto"
+    exact = "exact"
+    approximate = "approximate"
+
+
 WRITERS = {".parquet": "write_parquet", ".jsonl": "write_ndjson"}
 
 
@@ -35,8 +43,9 @@ def mine(
     pick: Annotated[Pick, typer.Option(help="of what is left: the best, or random ones")] = Pick.best,
     seed: Annotated[int, typer.Option(help="of random picks")] = 0,
     cosine: Annotated[bool, typer.Option("--cosine", help="score by cosine instead of dot product")] = False,
+    search: Annotated[Way, typer.Option(help="approximate: faiss; auto: exact up to 100,000 items")] = Way.auto,
 ) -> None:
-    """Hard negatives for every positive, exact, in the source's ids, and a table of how hard and what was left out."""
+    """Hard negatives for every positive, in the source's ids, and a table of how hard and what was left out."""
     from foilrec.files import written_whole
     from foilrec.mining import Rules
     from foilrec.quarry import of_files, of_run
@@ -52,7 +61,7 @@ def mine(
         if pairs is not None or queries is not None:
             raise BadOption("--pairs and --queries belong to vectors: a run brings its own.")
         quarry = of_run(source)
-    found = quarry.mine(rules, cosine=cosine)
+    found = quarry.mine(rules, cosine=cosine, search=search.value)
     with written_whole(out) as draft:
         getattr(quarry.frame(found), WRITERS[out.suffix])(draft)
     typer.echo(told(found, rules.count))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from foilrec.recipe import Recipe
     from foilrec.trainer import Epoch
 
+SOON = 5.0  # seconds, within which a count is not worth a line
 Shown = tuple["Callable[[Epoch], None]", "Callable[[int, int], None] | None"]
 
 
@@ -49,6 +51,27 @@ def _tenths(console: Console) -> nearest.Step:
             console.print(f"neighbours {block * 100 // blocks} %", highlight=False)
 
     return step
+
+
+@contextmanager
+def counted(what: str) -> Iterator[tuple[nearest.Step, nearest.Say]]:
+    """step(done, total) and say(text): a bar on a terminal, elsewhere a line a tenth of the way if it takes long."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        tenth, began = 0, monotonic()
+
+        def line(done: int, total: int) -> None:
+            nonlocal tenth
+            if done * 10 // total > tenth and monotonic() - began > SOON:
+                tenth = done * 10 // total
+                console.print(f"{what} {done:,} of {total:,}", highlight=False)
+
+        yield line, _printed(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total), _printed(bar.console)
 
 
 def _with_bar(bar: Progress, recipe: "Recipe") -> Shown:

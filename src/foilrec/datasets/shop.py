@@ -1,10 +1,11 @@
 """The embedded synthetic shop: a world whose goods can be drawn and described, and whose tastes are known."""
 
+from typing import Literal
+
 import numpy as np
 import torch
-from torch import Tensor
 
-from foilrec import streams
+from foilrec import splits, streams
 from foilrec.core import Reader
 from foilrec.data import Data, Features
 from foilrec.errors import BadOption
@@ -36,6 +37,9 @@ class Shop(Reader):
     skew: the most shown item is shown that many times as often as the least (above 1; 10 to 1000 are usual).
     noise: what is added to the features, as a share of their own spread (0 for none, 1 strong).
     no_picture: share of the items without a picture and image features (0 to 1).
+    split: "random" holds out a fifth of what each user took, half of it for test; "leave-one-out" the last item for
+        test and the last but one for validation, for backbones that read histories. What a user took before does not
+        change what he takes next, but for the things he has.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Shop(Reader):
         skew: float = 12.0,
         noise: float = 0.3,
         no_picture: float = 0.0,
+        split: Literal["random", "leave-one-out"] = "random",
     ) -> None:
         checks = (
             ("users", users, users >= 1, "at least 1"),
@@ -61,14 +66,16 @@ class Shop(Reader):
             if not good:
                 raise BadOption(f"dataset 'shop': {name} = {value!r} makes no shop: take {wanted}.")
         self.users, self.items, self.seed, self.interactions = users, items, seed, interactions
-        self.skew, self.noise, self.no_picture = skew, noise, no_picture
+        self.skew, self.noise, self.no_picture, self.split = skew, noise, no_picture, split
 
     def read(self) -> Data:
-        """The whole world, split at random per user: a fifth of what each took is held out, half of it for test."""
+        """The whole world, split."""
         catalogue = Catalogue(self.items, self.seed, self.noise)
         tastes = Tastes(catalogue, self.users, self.seed)
         users, items = Visits(tastes, self.interactions, self.skew, self.seed).taken()
-        train, valid, test = _split(users, items, self.users, self.seed)
+        labels = _last(users) if self.split == "leave-one-out" else _random(users, self.users, self.seed)
+        pairs = torch.from_numpy(np.stack([users, items], 1).astype(np.int64))
+        train, valid, test = (pairs[torch.from_numpy(labels == part)] for part in range(3))
         pictured = self._pictured()
         return Data(
             n_users=self.users,
@@ -84,7 +91,8 @@ class Shop(Reader):
             pictures=Lazy(self.items, lambda at: _drawn(catalogue, at, pictured)),
             oracle=tastes,
             name="shop",
-            split="random",
+            split=self.split,
+            timed=self.split == "leave-one-out",
         )
 
     def _pictured(self) -> Array:
@@ -113,8 +121,12 @@ def _drawn(catalogue: Catalogue, items: Array, pictured: Array) -> list[Array | 
     return [drawing if there else None for drawing, there in zip(drawings, pictured[items], strict=True)]
 
 
-def _split(users: Array, items: Array, n_users: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, valid and test rows, each in the order given; a user with 10 or more rows holds out a fifth, rounded down.
+def _last(users: Array) -> Array:
+    return splits.leave_one_out(users.astype(np.int64), np.arange(len(users), dtype=np.float64))
+
+
+def _random(users: Array, n_users: int, seed: int) -> Array:
+    """0 train, 1 valid, 2 test for each row; a user with 10 or more rows holds out a fifth, rounded down.
 
     Half of what is held out, rounded down, is for validation; fewer rows give one to each, and fewer than 3 give none.
     """
@@ -125,7 +137,7 @@ def _split(users: Array, items: Array, n_users: int, seed: int) -> tuple[Tensor,
     order = np.argsort(users.astype(np.uint64) << np.uint64(32) | lot, kind="stable")
     turn = np.empty_like(place)
     turn[order] = place
-    phase = (turn < held[users]).astype(np.int8) + (turn < held[users] // 2)
-    both = np.stack([users, items], 1)
-    train, test, valid = (torch.from_numpy(both[phase == which].astype(np.int64)) for which in range(3))
-    return train, valid, test
+    labels: Array = np.where(
+        turn >= held[users], splits.TRAIN, np.where(turn < held[users] // 2, splits.VALID, splits.TEST)
+    )
+    return labels

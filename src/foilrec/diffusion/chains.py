@@ -46,14 +46,16 @@ class Chains(Gaussian):
         x0 = self.to_x0(x_t, t, denoise(x_t, t))
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
-    def reverse(self, denoise: Denoise, x: Tensor, *, start: int | None = None, noise: Noise) -> Iterator[Step]:
-        """Ancestral steps t = start - 1 .. 0 (Ho et al. 2020, algorithm 2): yields t, x_{t-1}, the estimate of x_0.
+    def reverse(
+        self, denoise: Denoise, x: Tensor, *, start: int | None = None, stop: int = 0, noise: Noise
+    ) -> Iterator[Step]:
+        """Ancestral steps t = start - 1 .. stop (Ho et al. 2020, algorithm 2): t, x_{t-1}, the estimate of x_0.
 
         x: x_{start-1}, in scaled units, as all that is yielded: multiply by scale_of what was noised. The last step
         adds no noise; noise = None adds none at all (DiffRec's inference). start: T unless given; BadOption outside
         1 .. T.
         """
-        for t in range(self.first_step(start) - 1, -1, -1):
+        for t in range(self.first_step(start) - 1, stop - 1, -1):
             x0 = self.estimate(denoise, x, _at(t, x))
             x, sigma = self.posterior(x, t, x0)
             if t and noise is not None:
@@ -68,19 +70,20 @@ class Chains(Gaussian):
         eta: float = 0.0,
         *,
         start: int | None = None,
+        stop: int = 0,
         noise: Noise = None,
     ) -> Iterator[Step]:
         """`reverse` over `steps` of its steps, evenly spaced and the first among them (Song et al. 2021, eq. 12, 16).
 
-        eta = 0 is deterministic, eta = 1 over all steps is `reverse`. BadOption for steps outside 1 .. start, and for
-        eta > 0 without noise.
+        eta = 0 is deterministic, eta = 1 over all steps is `reverse`. BadOption for steps outside 1 .. start -
+        stop, and for eta > 0 without noise.
         """
         start = self.first_step(start)
-        if not 1 <= steps <= start or not 0 <= eta <= 1 or (eta and noise is None):
+        if not 1 <= steps <= start - stop or not 0 <= eta <= 1 or (eta and noise is None):
             raise BadOption(
-                f"ddim: steps = {steps} must lie in 1 .. {start}, eta = {eta} in 0 .. 1, above 0 with noise."
+                f"ddim: steps = {steps} must lie in 1 .. {start - stop}, eta = {eta} in 0 .. 1, above 0 with noise."
             )
-        times = [start * k // steps - 1 for k in range(steps, -1, -1)]
+        times = [stop + (start - stop) * k // steps - 1 for k in range(steps, -1, -1)]
         for t, to in pairwise(times):
             x0 = self.estimate(denoise, x, _at(t, x))
             x, sigma = self._jump(x, x0, t, to, eta)
@@ -95,8 +98,8 @@ class Chains(Gaussian):
             return x0, torch.zeros_like(spread[0])
         lost = (spread[t].square() - spread[to].square()) / signal[to].square()  # 1 - abar_t / abar_to
         sigma = eta * spread[to] / spread[t] * lost.sqrt()
-        eps = (x - signal[t] * x0) / spread[t]
-        return signal[to] * x0 + (spread[to].square() - sigma.square()).clamp(min=0).sqrt() * eps, sigma
+        share = (spread[to].square() - sigma.square()).clamp(min=0).sqrt() / spread[t]  # of the noise x - signal_t x_0
+        return (signal[to] - share * signal[t]) * x0 + share * x, sigma
 
     def first_step(self, start: int | None) -> int:
         """How many steps a chain has that starts there: all, unless told."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foilrec.data import Data
 
-__all__ = ["read"]
+__all__ = ["read", "reader_of"]
 
 
 def read(source: Any, **options: Any) -> "Data":
@@ -16,20 +16,26 @@ def read(source: Any, **options: Any) -> "Data":
     40
     """
     from foilrec import parts
+
+    name, found = reader_of(source)
+    data: Data = parts.build("dataset", name, **found | options).read()
+    return data
+
+
+def reader_of(source: Any) -> tuple[str, dict[str, Any]]:
+    """The reader of such a source and the options that say where it lies: ("mmrec", {"path": ...}), or BadData."""
+    from foilrec import parts
     from foilrec.errors import BadData, did_you_mean
     from foilrec.reading.guess import reader_for
 
     if hasattr(source, "columns"):
-        name, found = "table", {"frame": source}
-    elif isinstance(source, str) and source in parts.names("dataset"):
-        name, found = source, {}
-    elif isinstance(source, str) and not Path(source).exists() and Path(source).name == source and "." not in source:
+        return "table", {"frame": source}
+    if isinstance(source, str) and source in parts.names("dataset"):
+        return source, {}
+    if isinstance(source, str) and not Path(source).exists() and Path(source).name == source and "." not in source:
         known = parts.names("dataset")
         raise BadData(
             f"{source!r} is neither a file or folder here nor a reader{did_you_mean(source, known) or '.'} "
             f"The readers are {', '.join(known)}."
         )
-    else:
-        name, found = reader_for(source)
-    data: Data = parts.build("dataset", name, **found | options).read()
-    return data
+    return reader_for(source)

@@ -101,6 +101,7 @@ def assemble(log: Log, choices: Choices, extras: Callable[[Log], Extras], told: 
         name=log.name,
         split=told or choices.told(),
         notes=(*notes, *cold, *more.notes),
+        timed=_timed(log, choices),
     )
 
 
@@ -121,6 +122,15 @@ def _split(log: Log, choices: Choices) -> Log:
     assert log.times is not None
     by_user = choices.split == "leave-one-out"
     return replace(log, labels=splits.leave_one_out(log.users, log.times) if by_user else splits.global_time(log.times))
+
+
+def _timed(log: Log, choices: Choices) -> bool:
+    """Whether train, valid and test follow each other in time within each user: so by two splits, seldom by labels."""
+    if log.times is None or log.labels is None or choices.split != "given":
+        return choices.needs_times
+    order = np.lexsort((log.labels, log.times, log.users))
+    users, labels = log.users[order], log.labels[order]
+    return not bool(((users[1:] == users[:-1]) & (labels[1:] < labels[:-1])).any())
 
 
 def _parts(log: Log) -> tuple[list[torch.Tensor], list[str]]:

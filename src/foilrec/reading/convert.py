@@ -18,7 +18,8 @@ from foilrec.reading.arrays import Array
 def convert(data: Data, folder: str | Path) -> Path:
     """Writes a data set so that the reader mmrec gives the same back, with an equal fingerprint; returns the folder.
 
-    Written are NAME.inter (NAME is the folder's), *_feat.npy, *_knnK.npz, item_text.jsonl and the maps of raw ids;
+    Written are NAME.inter (NAME is the folder's; where the order in time is known, a row's timestamp is its place among
+    the user's), *_feat.npy, *_knnK.npz, item_text.jsonl and the maps of raw ids;
     surrogate features go to surrogate/, and are read back with surrogate = true. Pictures are left behind. Everything
     goes to a sibling first, which then takes the folder's name: a folder that is there already must be empty.
     """
@@ -72,6 +73,8 @@ def _write_pairs(data: Data, path: Path) -> None:
     labels = np.repeat(np.arange(3), [len(part) for part in parts])
     pairs = np.concatenate(parts)
     frame = pl.DataFrame({"userID": pairs[:, 0], "itemID": pairs[:, 1], "x_label": labels})
+    if data.timed:
+        frame = frame.with_columns(pl.int_range(pl.len()).over("userID").alias("timestamp"))
     frame.write_csv(path, separator="\t")
 
 

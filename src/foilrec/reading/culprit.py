@@ -1,7 +1,9 @@
 """The slow pass over a text file that could not be read: it finds the first line, column and value at fault."""
 
 import csv
+import gzip
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,10 @@ class Column:
 
 
 def records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """The number, counted from 1, and the fields of every line that is not empty; BadData where it is not UTF-8."""
+    """The number, counted from 1, and the fields of every line that is not empty; BadData where it is not UTF-8.
+
+    A file that ends in .gz is unpacked on the way.
+    """
     lines = _lines(path)
     if quoted:
         csv.field_size_limit(1 << 30)
@@ -49,16 +54,25 @@ def records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, lis
             yield number, line.rstrip("\r\n").split(separator)
 
 
+def _bytes(path: Path) -> Iterator[bytes]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            yield from file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise BadData(
+                f"{path} cannot be unpacked ({error}): it is damaged, or no gzip file. Fetch it again."
+            ) from error
+
+
 def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise BadData(
-                    f"{path}, line {number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is "
-                    "not UTF-8. Save the file as UTF-8."
-                ) from error
+    for number, line in enumerate(_bytes(path), 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise BadData(
+                f"{path}, line {number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is "
+                "not UTF-8. Save the file as UTF-8."
+            ) from error
 
 
 def find_culprit(

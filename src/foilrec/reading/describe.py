@@ -24,6 +24,7 @@ def describe(data: Data) -> list[tuple[str, str]]:
         ("interactions", f"{total:,}"),
         ("density", f"{density:.4%}"),
         ("split", data.split),
+        ("order in time", "known" if data.timed else "not known, or not that of the split: no histories can be told"),
     ]
     for part in ("train", "valid", "test"):
         pairs: torch.Tensor = getattr(data, part)

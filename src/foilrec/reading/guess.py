@@ -28,13 +28,16 @@ def reader_for(path: str | Path) -> tuple[str, dict[str, Any]]:
     if file.suffix == ".inter":
         name = _for_inter(file)
         return name, {"path": str(file.parent), "file": file.name}
+    if file.suffix in (".txt", ".gz") and _is_sequences(file):
+        return "sequences", {"path": str(file)}
     if file.suffix in _TABLES:
         return "table", {"path": str(file), **_columns(file)}
     if file.name in ("u.data", "ratings.dat"):
         return "movielens", {"path": str(file.parent)}
     raise BadData(
         f"{file}: no reader fits a file that ends in {file.suffix!r}. Readers take .inter, .npz (pairs), .csv, "
-        ".tsv, .parquet, or a folder; a text file of another ending can be read with the reader table."
+        ".tsv, .parquet, .txt or .txt.gz (sequences), or a folder; a text file of another ending can be read with the "
+        "reader table."
     )
 
 
@@ -59,6 +62,12 @@ def _for_inter(file: Path) -> str:
     if any(":" in name for name in header):
         return "recbole"
     return "mmrec"
+
+
+def _is_sequences(file: Path) -> bool:
+    """Whether the first line is words with blanks between, and none of a table's separators."""
+    _, (first,) = next(records(file, "\x00", False), (1, [""]))
+    return len(first.split()) > 1 and not any(sign in first for sign in "\t,;|")
 
 
 def _columns(file: Path) -> dict[str, str]:

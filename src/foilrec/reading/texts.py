@@ -43,9 +43,8 @@ def _unquoted(raw: str) -> str:
 
 def read_texts(path: Path) -> Texts:
     """Titles and descriptions by item, as the file names it: {"17": (title, description)}, "" where there is none."""
-    rows = _json_lines(path) if path.suffix == ".jsonl" else _table_lines(path)
     texts: Texts = {}
-    for line, row in rows:
+    for line, row in lines_of(path):
         key = next((row[k] for k in KEYS if k in row), None)
         if key is None:
             raise BadData(
@@ -57,11 +56,17 @@ def read_texts(path: Path) -> Texts:
         if title is None:
             raise BadData(f"{path}, line {line}: no title, name or text among {some(map(repr, row), 8)}.")
         described = next((lower[k] for k in DESCRIPTIONS if k != title and k in lower), "")
-        texts[str(key)] = _text(lower[title]), _text(described)
+        texts[str(key)] = text_of(lower[title]), text_of(described)
     return texts
 
 
-def _text(value: Any) -> str:
+def lines_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Every line of a table, or of JSON lines (.jsonl), with its number: {column: value}."""
+    return _json_lines(path) if path.suffix == ".jsonl" else _table_lines(path)
+
+
+def text_of(value: Any) -> str:
+    """A value as text: "" for none, the words of a list one after another."""
     return "" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

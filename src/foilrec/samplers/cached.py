@@ -46,12 +46,13 @@ class Cached(Sampler):
             return
         parts: list[dict[str, Tensor]] = []
         with torch.no_grad():
-            for each in self.data.batches(ROWS, self.seed, epoch):  # mixed up, for samplers that share a batch
+            for each in self.data.batches(ROWS, self.seed, epoch, model.history):  # mixed up, for those that share
                 batch = each.to(tables.items.device)
                 parts.append(self._columns(batch, self._ask(tables, batch, model.query(tables, batch))))
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        order = joined.pop("rows").argsort()
-        self.kept, self.refreshed = {name: values[order] for name, values in joined.items()}, epoch
+        rows, count = joined.pop("rows"), len(self.data.train)
+        placed = {name: values.new_zeros(count, values.shape[1]) for name, values in joined.items()}
+        self.kept, self.refreshed = {name: placed[name].index_copy_(0, rows, joined[name]) for name in joined}, epoch
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """What was kept for the batch's rows; before the first epoch, what the inner sampler says now."""

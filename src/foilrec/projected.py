@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from foilrec.principal import principal
 
 
-class Content(nn.Module):
+class Projected(nn.Module):
     """W F + b for every item, [I, dim], from features that are no parameters and no part of a checkpoint.
 
     rows [I, F], present [I] or None when every item has the modality. dim: width, 0 for the features as they are. axes:

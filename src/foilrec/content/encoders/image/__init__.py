@@ -1,0 +1,1 @@
+"""Encoders of pictures, uint8 [H, W, 3] each."""

@@ -1,0 +1,112 @@
+"""Each user's rows as a sequence: what came before a row, steps of whole sequences, and how an encoder reads them.
+
+A sequence of more than `length` + 1 rows is cut, from its end, into stretches of `length` + 1 that share one item: the
+last of one is the first of the next. A row sees what its stretch holds before it, so that every row but a user's first
+is trained on, once an epoch, and a sequence is encoded once for all its rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding
+
+SHORT = 2  # sequences of up to 2**SHORT items are encoded together
+RowsOf = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Past:
+    """What the rows of a batch know: row b's user had taken items[sequence[b], :place[b]] before, oldest first.
+
+    items [S, H] are sequences, -1 after their end; sequence [B] and place [B] point into them, place 0 into nothing.
+    """
+
+    items: Tensor
+    sequence: Tensor
+    place: Tensor
+
+    def to(self, device: torch.device) -> "Past":
+        """The same on another device."""
+        return Past(self.items.to(device), self.sequence.to(device), self.place.to(device))
+
+    def read(self, look_up: RowsOf, encode: RowsOf) -> Tensor:
+        """What a causal encoder says after each row's last item: [B, D], 0 for a row without one.
+
+        look_up: items [n] -> rows [n, D]. encode: rows [s, h, D] of sequences -> states [s, h, D]. Sequences of like
+        length go through it together, cut to what is asked of them: what comes after an item changes nothing there.
+        Behind the end of a sequence stands item 0.
+        """
+        asked = self.place.new_zeros(len(self.items)).scatter_reduce(0, self.sequence, self.place, "amax")
+        size = asked.clamp(min=1).double().log2().ceil().clamp(min=SHORT).where(asked > 0, 0)
+        groups = [(size == like).nonzero()[:, 0] for like in size[asked > 0].unique()]
+        blocks = [self.items[group, : int(asked[group].max())].clamp(min=0) for group in groups]
+        rows = look_up(torch.cat([self.items.new_empty(0), *(block.flatten() for block in blocks)]))
+        parts = rows.split([block.numel() for block in blocks])
+        states = [encode(part.view(*block.shape, -1)).flatten(0, 1) for part, block in zip(parts, blocks, strict=True)]
+        first, start = torch.zeros_like(asked), 0  # where each sequence's states begin
+        for group, block in zip(groups, blocks, strict=True):
+            first[group] = start + torch.arange(len(group), device=first.device) * block.shape[1]
+            start += block.numel()
+        nothing = rows.new_zeros(1, rows.shape[1])
+        at = (first[self.sequence] + self.place).where(self.place > 0, 0)
+        return embedding(at, torch.cat([nothing, *states]))
+
+
+class Histories:
+    """Rows [N, 2] of (user, item), which stand in order of time within each user, as one sequence a user."""
+
+    def __init__(self, pairs: Tensor, n_users: int) -> None:
+        self.order = pairs[:, 0].argsort(stable=True)  # the row at each place
+        self.users, self.items = pairs[self.order].unbind(1)
+        self.places = torch.empty_like(self.order)
+        self.places[self.order] = torch.arange(len(pairs))
+        self.starts = torch.zeros(n_users + 1, dtype=torch.long)
+        self.starts[1:] = torch.bincount(self.users, minlength=n_users).cumsum(0)
+
+    @property
+    def trained(self) -> Tensor:
+        """The rows that have a past: all but each user's first, in order of their numbers."""
+        return self.order[self._have_past()].sort().values
+
+    def _have_past(self) -> Tensor:
+        return (torch.arange(len(self.users)) > self.starts[self.users]).nonzero()[:, 0]
+
+    def before(self, rows: Tensor, length: int) -> Past:
+        """What came before some rows [B], at most `length` items: whole stretches, each once."""
+        at = self.places[rows]
+        ends, sequence = self._end_of_stretch(at, length).unique(return_inverse=True)
+        begins = (ends - length).maximum(self.starts[self.users[ends]])
+        return Past(self._between(begins, ends), sequence, at - begins[sequence])
+
+    def after(self, users: Tensor, length: int) -> Past:
+        """The last items of some users [B], at most `length`: what a question about the next one knows."""
+        ends = self.starts[users + 1]
+        begins = (ends - length).maximum(self.starts[users])
+        return Past(self._between(begins, ends), torch.arange(len(users)), ends - begins)
+
+    def steps(self, size: int, length: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The rows that have a past, stretch by stretch in random order, about `size` a step and no stretch parted."""
+        at = self._have_past()
+        _, stretch, counts = self._end_of_stretch(at, length).unique_consecutive(
+            return_inverse=True, return_counts=True
+        )
+        turn = torch.randperm(len(counts), generator=generator)
+        place = torch.empty_like(turn)
+        place[turn] = torch.arange(len(turn))
+        step = (counts[turn].cumsum(0) - counts[turn]) // size
+        sizes = torch.zeros(int(step[-1]) + 1 if len(step) else 0, dtype=torch.long).index_add_(0, step, counts[turn])
+        rows = self.order[at[place[stretch].argsort(stable=True)]]
+        return tuple(rows.split(sizes[sizes > 0].tolist()))
+
+    def _end_of_stretch(self, at: Tensor, length: int) -> Tensor:
+        """The place of the last row of the stretch that rows at some places belong to."""
+        last = self.starts[self.users[at] + 1] - 1
+        return last - (last - at) // length * length
+
+    def _between(self, begins: Tensor, ends: Tensor) -> Tensor:
+        """The items from some places to others, [S, the longest], -1 after the end."""
+        place = begins[:, None] + torch.arange(int((ends - begins).max()) if len(ends) else 0)
+        inside = place < ends[:, None]
+        return torch.where(inside, self.items[place.where(inside, 0)], -1) if len(self.items) else place
