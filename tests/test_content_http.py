@@ -222,12 +222,12 @@ def run(data: Data, folder: Path, one: server.Server, **options: Any) -> Generat
 
 
 def test_a_wrong_answer_is_asked_for_again_with_its_errors(world: Data, tmp_path: Path) -> None:
-    with server.serving(server.says('{"captions": {}, "attri'), server.good, server.says('{"edits": []}')) as one:
+    with server.serving(server.says('{"captions": {}, "attri'), server.good, server.says('{"edit": []}')) as one:
         run(world, tmp_path, one, workers=1)
         again = [body for body in one.asked if len(body["messages"]) == 4]
         assert len(one.asked) == 9 + 2 and len(again) == 2
         assert "no whole JSON object" in again[0]["messages"][3]["content"]
-        assert "$.keep is missing" in again[1]["messages"][3]["content"]
+        assert "$.edits is missing" in again[1]["messages"][3]["content"]
     assert len((tmp_path / "negatives.jsonl").read_text().splitlines()) == 3
 
 

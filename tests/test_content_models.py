@@ -24,7 +24,7 @@ ITEM = Item(0, "Navy striped cotton shirt", "A casual shirt in navy cotton.", mo
 ANALYSIS = {
     "captions": {"image": "A navy striped cotton shirt."},
     "attributes": [
-        {"name": "colour", "value": "navy", "modality": "all", "importance": 0.9, "kind": "key"},
+        {"name": "colour", "value": "navy", "modality": "all", "importance": 0.75, "kind": "key"},
         {"name": "material", "value": "cotton", "modality": "all", "importance": 0.5, "kind": "key"},
     ],
 }

@@ -88,7 +88,7 @@ def test_words_are_put_with_their_case_and_number() -> None:
         {"name": "colour", "old": "RED", "new": "blue", "modality": "text"},
         {"name": "category", "old": "hat", "new": "shoes", "modality": "text"},
     ]
-    made = answer(templates.generate(item, analysis, {"edits": edits, "keep": []}))
+    made = answer(templates.generate(item, analysis, {"edits": edits}))
     assert made["text"]["title"] == "BLUE shoes. Two blue shoes, a redwood"
 
 
@@ -98,7 +98,7 @@ def test_values_swap_without_overwriting_each_other() -> None:
         {"name": "a", "old": "cotton", "new": "wool", "modality": "text"},
         {"name": "b", "old": "wool", "new": "cotton", "modality": "text"},
     ]
-    made = answer(templates.generate(item, {"captions": {}, "attributes": []}, {"edits": edits, "keep": []}))
+    made = answer(templates.generate(item, {"captions": {}, "attributes": []}, {"edits": edits}))
     assert made["text"]["title"] == "wool shirt, cotton hat"
 
 

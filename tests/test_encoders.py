@@ -154,7 +154,7 @@ def slow_lsa(catalogue: list[str], asked: list[str], dim: int, least: int) -> Ar
         return made / (np.linalg.norm(made) or 1)
 
     _, strengths, axes = np.linalg.svd(np.array([row(text) for text in words]))
-    axes = axes[: min(dim, int((strengths > 1e-7 * strengths[0]).sum()))]
+    axes = axes[: min(dim, int((strengths > 1e-4 * strengths[0]).sum()))]
     made = np.array([row(re.findall(r"\w+", text.lower())) for text in asked]) @ axes.T
     return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
 

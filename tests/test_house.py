@@ -40,6 +40,8 @@ GROUND = {
     "memory",
     "metrics",
     "moments",
+    "nearseen",
+    "pacing",
     "pagerank",
     "principal",
     "projected",

@@ -13,11 +13,12 @@ from torch.nn.functional import normalize
 
 from commands import Command, tiny
 from foilrec import streams
+from foilrec.content.strip import GAP, SIDE, strip
 from foilrec.core import Data
+from foilrec.errors import BadData
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 from foilrec.showing import Shown, show
-from foilrec.strip import GAP, SIDE, strip
 
 RUNS = {
     "dns": ["sampler=dns"],
@@ -195,6 +196,8 @@ def test_pictures_keep_their_proportions_and_none_is_grey(tmp_path: Path) -> Non
     assert (sheet[top : top + high, GAP] == np.repeat(wide[:, 0], [-(-high // 2), high // 2], 0)).all()
     assert (sheet[GAP:top, GAP : GAP + SIDE] == 255).all()
     assert len(np.unique(sheet[GAP : GAP + SIDE, 3 * GAP + GAP + SIDE : 3 * GAP + GAP + 2 * SIDE - GAP])) == 1
+    with pytest.raises(BadData, match="item number 0 cannot be shown"):
+        strip([np.zeros(3)], [[0]])
     image = pytest.importorskip("PIL.Image")
     image.fromarray(wide).save(tmp_path / "a.png")
     assert (strip([tmp_path / "a.png"], [[0]]) == strip([wide], [[0]])).all()

@@ -1,6 +1,7 @@
 """GDNSM: guidance, chains and losses written slowly, levels that grade, and what must hold of its draws."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, linear, softplus
 
-from foilrec import chances, parts
+from foilrec import chances, contracts, parts
 from foilrec.core import Backbone, Batch, Data, Tables, score
 from foilrec.data import Features
 from foilrec.diffusion.guidance import composed, kept, subsets
@@ -486,6 +487,22 @@ def test_alternating_passes_and_an_own_learning_rate(world: Data) -> None:
         assert told == turns and steps[-1] == (len(turns), len(turns))
 
 
+@pytest.mark.parametrize("backbone", ["bprmf", "freedom", "vbpr", "sasrec"])
+def test_it_works_beside_backbones_of_every_kind(backbone: str) -> None:
+    data = contracts.small_world()
+    torch.manual_seed(0)
+    model, loss = parts.build("backbone", backbone, data), parts.build("loss", "bpr")
+    width = model.propagate().items.shape[1]
+    for refresh in ("step", "epoch"):
+        sampler = make(data, dim=width, refresh=refresh, level_order="measured")
+        objective = Objective(model, sampler, loss)
+        adam = parts.build("optimizer", "adam", objective.parameters(), lr=0.01)
+        trainer = Trainer(objective, adam, Settings(batch=256, epochs=2, meter=32), Recipe().protocol("valid"))
+        *_, last = trainer.epochs()
+        assert math.isfinite(last.loss) and last.hardness is not None
+        assert set(last.hardness) == {"all", "stage 0", "stage 1", "stage 2", "stage 3"}
+
+
 # whole runs
 
 
@@ -573,6 +590,7 @@ def test_wrong_options_are_explained(world: Data) -> None:
         ({"drop": 0.4}, "below 1 / 3"),
         ({"stop_step": 6}, "stop_step"),
         ({"reverse_steps": 7}, "reverse_steps"),
+        ({"reverse_steps": 0}, "reverse_steps"),
         ({"calibrate": 0.0}, "calibrate"),
         ({"scale": {"image": 1.0}}, "name each of image, text"),
         ({"dropout": "averaged", "modalities": ("text",)}, "two modalities"),

@@ -1,4 +1,4 @@
-"""NegGen's sampler beside a slow form: which negatives a row gets, as what, at which weight, and what folders it refuses."""
+"""NegGen's sampler beside a slow form: which negatives a row gets, as what, how heavy, and what folders it refuses."""
 
 import json
 import math
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from commands import Command
 from foilrec import contracts, generated, parts
 from foilrec.chances import chances
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler
@@ -370,12 +371,25 @@ def test_wrong_options_and_partners_are_explained(world: Data, ideal: Path) -> N
         parts.build("sampler", "neggen", world, path=str(ideal), modalities=("sound",))
     with pytest.raises(PartsDoNotFit, match="modalities"):
         parts.build("sampler", "neggen", replace(world, features={}), path=str(ideal))
-    with pytest.raises(PartsDoNotFit, match="LightGCN cannot encode.*vbpr.*retrieve"):
+    with pytest.raises(PartsDoNotFit, match=r"LightGCN cannot encode.*vbpr.*retrieve"):
         asked(world, ideal, world.batch(torch.arange(3)), host(world, "lightgcn"))
     sampler = parts.build("sampler", "neggen", world, path=str(ideal))
     model = host(world)
     with pytest.raises(BadOption, match="begin_epoch"):
         sampler(model.propagate(), world.batch(torch.arange(3)), torch.zeros(3, 128))
+
+
+def test_what_foilrec_generate_exports_is_read_by_both_parts(world: Data, foilrec: Command, tmp_path: Path) -> None:
+    words = ("generate", "shop", "-o", "users=60", "-o", "items=60", "--difficulty", "1", "--out", tmp_path / "made")
+    assert foilrec(*words, "--route", "delta").code == 0
+    drawn, sampler = asked(world, tmp_path / "made", world.batch(torch.arange(40)))
+    assert sampler.covered[0] > 0.9 and drawn.vectors is not None and drawn.vectors.shape == (40, 2, 128)
+    assert foilrec(*words, "--route", "caption", "--resume").code == 0
+    with pytest.raises(PartsDoNotFit, match="1024 wide, and the data's 64: encode the catalogue"):
+        parts.build("sampler", "neggen", world, path=str(tmp_path / "made"))
+    model = host(world, "causalneg", path=str(tmp_path / "made")).eval()
+    assert bool(torch.isfinite(model.propagate().items).all())
+    assert {linear.in_features for linear in model.tokens} == {1024}
 
 
 def test_negatives_of_ones_own_are_written_whole_and_read_again(world: Data, tmp_path: Path) -> None:
@@ -403,7 +417,7 @@ def test_the_shops_counterfactuals_change_what_they_say_and_nothing_else(world: 
         values = edited(catalogue, items, np.full(60, changes), 7, items)
         differ = np.stack([values[name] != catalogue.attributes[name] for name in values])
         assert (differ.sum(0) == changes).all() and (differ.any(1)).all()
-        assert all((0 <= v).all() and (v < len(catalogue.vocabularies[n])).all() for n, v in values.items())
+        assert all((v >= 0).all() and (v < len(catalogue.vocabularies[n])).all() for n, v in values.items())
     part = edited(catalogue, items[20:30], np.full(10, 5), 7, items[20:30])
     assert all(np.array_equal(part[name], values[name][20:30]) for name in part)
     liked = {}

@@ -76,8 +76,8 @@ def _sections(found: "list[Shown]") -> "list[list[Shown]]":
 def _draw(run: "Run", found: "list[Shown]", path: Path) -> None:
     """A row a level, the positive first."""
     from foilrec.content.pictures import png
+    from foilrec.content.strip import strip
     from foilrec.files import written_whole
-    from foilrec.strip import strip
 
     rows = []
     for positive, *negatives in _sections(found):

@@ -79,12 +79,18 @@ def of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
     return views(answer["text"], captions)
 
 
+def tidied(item: Item, analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with each attribute once, the first of its name, and shown everywhere if all modalities say it."""
+    seen, first = of_item(item, analysis), dict[str, dict[str, Any]]()
+    for a in analysis["attributes"]:
+        everywhere = all(said(a["value"], text) for text in seen.values())
+        first.setdefault(a["name"].casefold(), {**a, "modality": EVERYWHERE if everywhere else a["modality"]})
+    return {**analysis, "attributes": list(first.values())}
+
+
 def analysed(item: Item, analysis: Mapping[str, Any]) -> list[Fault]:
-    """Key attributes are told apart, and told in the words of what is said to show them."""
+    """Key attributes are told in the words of what is said to show them."""
     seen, faults = of_item(item, analysis), []
-    names = [a["name"].casefold() for a in analysis["attributes"]]
-    if len(set(names)) < len(names):
-        faults.append(Fault("attributes", "two attributes have the same name"))
     for a in analysis["attributes"]:
         where = [m for m in _shown(a["modality"], seen) if not said(a["value"], seen[m])]
         if a["kind"] == "key" and where:
@@ -94,7 +100,7 @@ def analysed(item: Item, analysis: Mapping[str, Any]) -> list[Fault]:
 
 
 def planned(item: Item, analysis: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Fault]:
-    """Edits of different attributes, to values not said so far, that show in every modality; none of them kept."""
+    """Edits of different attributes, to values not said so far, that show in every modality."""
     seen, edits, faults = of_item(item, analysis), plan["edits"], []
     names = [edit["name"] for edit in edits]
     if len(set(names)) < len(names):
@@ -107,9 +113,6 @@ def planned(item: Item, analysis: Mapping[str, Any], plan: Mapping[str, Any]) ->
     blank = [m for m in seen if not any(m in _shown(edit["modality"], seen) for edit in edits)]
     if blank:
         faults.append(Fault("coverage", f"no edit shows in {', '.join(blank)}"))
-    kept = [name for name in names if name in plan["keep"]]
-    if kept:
-        faults.append(Fault("edits", f"{', '.join(kept)} cannot be both edited and kept"))
     return faults
 
 

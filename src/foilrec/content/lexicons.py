@@ -26,7 +26,7 @@ LEXICONS: Mapping[str, Lexicon] = {
             "curtain, rug, lamp, mug, bottle, bowl, plate, spoon"
         ),
         True,
-        1.0,
+        1,
     ),
     "function": Lexicon(
         _words(
@@ -38,7 +38,7 @@ LEXICONS: Mapping[str, Lexicon] = {
             "mat, fishing rod, flashlight, camera, headphones"
         ),
         True,
-        0.9,
+        1,
     ),
     "genre": Lexicon(
         _words(
@@ -47,7 +47,7 @@ LEXICONS: Mapping[str, Lexicon] = {
             "opera, punk, disco"
         ),
         False,
-        0.9,
+        1,
     ),
     "colour": Lexicon(
         _words(
@@ -56,14 +56,14 @@ LEXICONS: Mapping[str, Lexicon] = {
             "charcoal, olive"
         ),
         True,
-        0.8,
+        0.75,
     ),
     "pattern": Lexicon(
         _words(
             "plain, striped, dotted, checked, zigzag, floral, polka dot, plaid, camouflage, paisley, chevron, tie-dye"
         ),
         True,
-        0.6,
+        0.5,
     ),
     "material": Lexicon(
         _words(
@@ -72,7 +72,7 @@ LEXICONS: Mapping[str, Lexicon] = {
             "silicone, foam, plush"
         ),
         True,
-        0.7,
+        0.75,
     ),
     "style": Lexicon(
         _words("casual, sporty, formal, vintage, bohemian, minimal, modern, classic, rustic, gothic, elegant, retro"),
@@ -84,7 +84,7 @@ LEXICONS: Mapping[str, Lexicon] = {
     "size": Lexicon(
         _words("small, medium, large, x-large, mini, jumbo, compact, full size, king size, queen size, travel size"),
         False,
-        0.4,
+        0.5,
     ),
 }
 """The attributes that `rules` knows, those that matter most first in each kind of shop."""
@@ -99,17 +99,27 @@ def pattern(values: Iterable[str]) -> re.Pattern[str]:
 PATTERNS: Mapping[str, re.Pattern[str]] = {name: pattern(lexicon.values) for name, lexicon in LEXICONS.items()}
 
 
+def found(text: str) -> dict[str, str]:
+    """The first value of each attribute that a text has, as it stands there.
+
+    >>> found("Red hats, blue hats")
+    {'category': 'hat', 'colour': 'Red'}
+    """
+    first = {name: of.search(text) for name, of in PATTERNS.items()}
+    return {name: match[1] for name, match in first.items() if match}
+
+
 def met(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The values of each attribute that some texts have: those that a shop's goods can take. All, where it has one.
 
     >>> met(["red hat", "Blue hats"])["colour"]
     ('red', 'blue')
     """
-    found: dict[str, set[str]] = {name: set() for name in LEXICONS}
+    seen: dict[str, set[str]] = {name: set() for name in LEXICONS}
     for text in texts:
         for name, of in PATTERNS.items():
-            found[name].update(value.lower() for value, _ in of.findall(text))
+            seen[name].update(value.lower() for value, _ in of.findall(text))
     return {
-        name: tuple(v for v in lexicon.values if v in found[name]) if len(found[name]) > 1 else lexicon.values
+        name: tuple(v for v in lexicon.values if v in seen[name]) if len(seen[name]) > 1 else lexicon.values
         for name, lexicon in LEXICONS.items()
     }

@@ -10,6 +10,7 @@ from foilrec.content.desk import Desk
 from foilrec.content.encoder import Array, Encoder
 from foilrec.content.gates import Fault, Gates, Measured
 from foilrec.content.goods import Goods, Item, clean
+from foilrec.content.lexicons import found
 from foilrec.content.schema import first_object, problems
 from foilrec.content.store import Job, Outcome
 from foilrec.content.templates import Prompt
@@ -31,7 +32,8 @@ class Dropped(Exception):
 class Pipeline:
     """Makes the negatives of an item, one after the other.
 
-    values: {attribute: new values} that a model may choose from, None: any. encoder and gates judge what is made.
+    values: {attribute: new values} that a model may choose from, attributes being those of the word lists; None: any.
+    encoder and gates judge what is made.
     """
 
     goods: Goods
@@ -57,24 +59,25 @@ class Pipeline:
                 yield _ended(job, error)
 
     def _analysed(self, item: Item) -> Answer:
-        prompt = templates.analyse(item, sees=self.desk.backend.sees)
-        return self._settled(prompt, (item.number,), lambda answer: gates.analysed(item, answer))
+        known = None if self.values is None else found(". ".join([item.text, *item.words.values()]))
+        prompt = templates.analyse(item, sees=self.desk.backend.sees, found=known)
+        answer = self._settled(prompt, (item.number,), lambda given: gates.analysed(item, gates.tidied(item, given)))
+        return gates.tidied(item, answer)
 
     def _negative(self, item: Item, analysis: Answer, job: Job) -> dict[str, Any]:
-        key = sum(attribute["kind"] == "key" for attribute in analysis["attributes"])
-        if key < job.difficulty:
-            told = f"{key} key attributes, and {job.difficulty} to be changed"
+        if not templates.editable(item, analysis, job.difficulty):
+            told = f"too few key attributes to change {job.difficulty} so that every modality shows it"
             raise Dropped("intervene", Fault("too few", told))
         taste = [] if job.user < 0 else self.goods.taste(job.user, item.number, self.seed)
         prompt = templates.intervene(item, analysis, job.difficulty, taste, values=self.values)
         plan = self._settled(prompt, job, lambda answer: gates.planned(item, analysis, answer))
-        found: list[Measured] = []
+        made: list[Measured] = []
 
         def judge(answer: Answer) -> list[Fault]:
             faults = gates.generated(item, analysis, plan, answer)
             if not faults:
-                found.append(self._measured(item, analysis, answer, job))
-            return faults or found[-1].faults
+                made.append(self._measured(item, analysis, answer, job))
+            return faults or made[-1].faults
 
         answer = self._settled(templates.generate(item, analysis, plan), job, judge)
         captions = gates.of_answer(answer)
@@ -84,8 +87,8 @@ class Pipeline:
             "description": answer["text"].get("description", ""),
             "captions": {m: captions[m] for m in item.modalities[1:]},
             "captions_before": analysis["captions"],
-            "cosines": found[-1].cosines,
-            "nearest": found[-1].nearest,
+            "cosines": made[-1].cosines,
+            "nearest": made[-1].nearest,
         }
 
     def _measured(self, item: Item, analysis: Answer, answer: Answer, job: Job) -> Measured:

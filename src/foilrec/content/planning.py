@@ -74,7 +74,7 @@ def _of_item(item: Item, its: Sequence[Job], sees: bool) -> tuple[int, int]:
     asked, answered = first, tokens(str(analysis))
     for job in its:
         edit = {"name": "attribute", "old": "some value", "new": "other value", "modality": "text"}
-        plan = {"edits": [edit] * job.difficulty, "keep": ["attribute"] * (5 - job.difficulty)}
+        plan = {"edits": [edit] * job.difficulty}
         taste = ["a title of some length that the user took"] * (12 if job.user >= 0 else 0)
         asked += rough(templates.intervene(item, analysis, job.difficulty, taste).messages)
         asked += rough(templates.generate(item, analysis, plan).messages)

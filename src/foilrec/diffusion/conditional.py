@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec.chances import normals
-from foilrec.diffusion.gaussian import Prediction
 from foilrec.diffusion.guidance import kept
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
-from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.projected import Projected
 
 BLOCK = 2048  # rows whose chains run together
@@ -21,31 +19,27 @@ BLOCK = 2048  # rows whose chains run together
 class Conditional(nn.Module):
     """x_0 [N, D] given a vector that is always there and contents m = 1 .. M, from noise by classifier-free guidance.
 
-    contents: the modalities, projected to D. hidden: width of the network's layer, 0 for a single linear map. drop: see
-    guidance.kept. averaged: the released code's condition dropout, for two contents alone: with 3 drop the mean of the
-    three conditions that lack something, in one of which the second's null stands for the first; it goes through a
-    further linear map of each content, which nulls alone do not meet in a chain.
+    diffusion: schedule and prediction. contents: the modalities, projected to D. hidden: width of the network's layer,
+    0 for a single linear map. drop: see guidance.kept. averaged: the released code's condition dropout, for two
+    contents alone: with 3 drop the mean of the three conditions that lack something, in one of which the second's null
+    stands for the first; it goes through a further linear map of each content, which nulls do not meet in a chain.
     """
 
     def __init__(
         self,
+        diffusion: Diffusion,
         contents: Sequence[Projected],
         dim: int,
         *,
-        steps: int,
-        schedule: str,
-        prediction: Prediction,
-        clip: float | None,
         hidden: int,
         drop: float,
         averaged: bool = False,
     ) -> None:
         super().__init__()
-        self.contents, self.drop = nn.ModuleList(contents), drop
-        self.diffusion = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
+        self.diffusion, self.contents, self.drop = diffusion, nn.ModuleList(contents), drop
         widths = [hidden] if hidden else []
         conditions = [dim] * (1 + len(contents))
-        self.net = MLP(dim, steps, conditions, hidden=widths, step_dim=dim, step_hidden=2 * dim, always=1)
+        self.net = MLP(dim, diffusion.steps, conditions, hidden=widths, step_dim=dim, step_hidden=2 * dim, always=1)
         self.further = nn.ModuleList([nn.Linear(dim, dim) for _ in contents]) if averaged else None
 
     def given(self, ids: Tensor | None = None) -> list[Tensor]:

@@ -60,7 +60,7 @@ class ADAR(Sampler):
         *,
         boundary: Kind = "quantile",
         place: float | None = None,
-        sample: int = 0,
+        sample: int = 64,
         transition: Literal["confidence", "draw"] = "confidence",
         confidence: float = 0.5,
         start: float | None = None,

@@ -193,6 +193,6 @@ class CNSDiff(Sampler):
         hard, _, _ = self._hard(frames, batch, query.detach(), own.detach())
         others = torch.cat([hard, tables.item_rows(self.data.easy(batch)[:, None])[:, 0]])
         near = own + self.jitter * normals(rows_of(batch), self.key(batch, "jitter"), self.dim).to(own.dtype)
-        anchor = normalize(own)
-        apart = (anchor @ normalize(others).T / self.temperature).logsumexp(1)
-        return (apart - (anchor * normalize(near)).sum(1) / self.temperature).mean()
+        anchor = normalize(own) / self.temperature
+        apart = (anchor @ normalize(others).T).logsumexp(1)
+        return (apart - (anchor * normalize(near)).sum(1)).mean()

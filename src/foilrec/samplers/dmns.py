@@ -26,9 +26,10 @@ class DMNS(Sampler):
     Nguyen and Fang, WWW 2024, from link prediction: the positive is the neighbour, its user the query node, to which
     the network (diffusion/film.py) listens. Generation starts from noise; of the chain's states those after steps
     T / 2, T / 4, T / 8 and T / 10 are negatives, with weights .7, .8, .9 and 1, beside a uniform one (data.easy) of
-    weight 1: with bpr the mean of all, as published. Vectors carry no gradient, and a backbone's penalties on negatives fall
-    away. The network learns from own_loss, on detached vectors. Knowing the user alone, a chain that has learned well
-    ends at what he likes best, above the positive itself: calibrate holds it down. gdnsm is guided by the positive too.
+    weight 1: with bpr the mean of all, as published. Vectors carry no gradient, and a backbone's penalties on negatives
+    fall away. The network learns from own_loss, on detached vectors. Knowing the user alone, a chain that has learned
+    well ends at what he likes best, above the positive itself: calibrate holds it down. gdnsm is guided by the positive
+    too.
 
     steps: T, 40 .. 100. schedule, prediction, error, clip: of the diffusion ("linear", "epsilon", "absolute" and None
     as published: with 50 steps that chain never ends in noise). normalise: diffuse vectors off their mean, in their own

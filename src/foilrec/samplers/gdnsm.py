@@ -15,6 +15,8 @@ from foilrec.data import Features
 from foilrec.diffusion.conditional import Conditional
 from foilrec.diffusion.gaussian import Prediction
 from foilrec.diffusion.guidance import composed, must_end_in_noise, subsets
+from foilrec.diffusion.process import Diffusion
+from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
 from foilrec.moments import Moments
@@ -98,7 +100,7 @@ class GDNSM(Sampler):
         faithful: bool = False,
     ) -> None:
         super().__init__(data)
-        stop = steps // 10 if stop_step is None else stop_step
+        stop, back = steps // 10 if stop_step is None else stop_step, 1 if reverse_steps is None else reverse_steps
         released = {
             "compose": (compose, "easy_first"),
             "schedule": (schedule, "cosine"),
@@ -122,7 +124,7 @@ class GDNSM(Sampler):
             power=(power, power > 0, "above 0"),
             beta=(beta, beta >= 0, "at least 0"),
             stop_step=(stop_step, 0 <= stop < steps, "in 0 .. steps - 1"),
-            reverse_steps=(reverse_steps, 1 <= (reverse_steps or 1) <= steps - stop, "in 1 .. steps - stop_step"),
+            reverse_steps=(reverse_steps, back in range(1, steps - stop + 1), "in 1 .. steps - stop_step, or None"),
             drop=(drop, 0 <= drop * outcomes < 1, f"at least 0 and below 1 / {outcomes}"),
             dropout=(dropout, dropout == "one" or len(names) == 2, "'one', but for two modalities"),
             inner_steps=(inner_steps, inner_steps >= 1, "at least 1"),
@@ -130,29 +132,17 @@ class GDNSM(Sampler):
         )
         self.modalities, self.scales = names, _scales(names, scale)
         self.draws, self.start, self.power, self.beta = draws, start_epoch, power, beta
-        self.measured, self.hard_first, self.by_score = (
-            level_order == "measured",
-            compose == "hard_first",
-            difficulty == "score",
-        )
+        self.measured, self.hard_first = level_order == "measured", compose == "hard_first"
         self.back, self.stop, self.normalise, self.inner_steps = reverse_steps, stop, normalise, inner_steps
-        self.dim, self.most, self.guard = dim, calibrate, guard
+        self.dim, self.most, self.guard, self.by_score = dim, calibrate, guard, difficulty == "score"
         self.by_epoch, self.kind, self.memory = refresh == "epoch", getattr(torch, keep), memory
         self.lr, self.alternates = lr, passes == "alternate"
         contents = [_content(data.features[name], dim, axes, normalise) for name in names]
-        self.generator = Conditional(
-            contents,
-            dim,
-            steps=steps,
-            schedule=schedule,
-            prediction=prediction,
-            clip=clip,
-            hidden=hidden,
-            drop=drop,
-            averaged=dropout == "averaged",
-        )
+        chain = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
         if not faithful:
-            must_end_in_noise("gdnsm", self.generator.diffusion.schedule)
+            must_end_in_noise("gdnsm", chain.schedule)
+        averaged = dropout == "averaged"
+        self.generator = Conditional(chain, contents, dim, hidden=hidden, drop=drop, averaged=averaged)
         self.open, self.levels = 0, subsets(len(names))
         self.cloud: Moments | None = None
         self.frames: tuple[Moments, Moments] | None = None
@@ -186,7 +176,7 @@ class GDNSM(Sampler):
         if self.pool is None:
             made, level = self._make(batch, query)
         else:
-            made, level = (kept[rows_of(batch)].to(query.device) for kept in self.pool)
+            made, level = (kept[rows_of(batch).cpu()].to(query.device) for kept in self.pool)
         made, good = made.to(query.dtype), torch.ones_like(level, dtype=torch.bool)
         if self.most is not None:
             made, good = calibrate(made, query, own, self.cloud, self.most)

@@ -7,7 +7,7 @@ from typing import Any
 
 from foilrec import streams
 from foilrec.content.chat import Completion, Message
-from foilrec.content.lexicons import LEXICONS, PATTERNS, pattern
+from foilrec.content.lexicons import LEXICONS, PATTERNS, found, pattern
 from foilrec.content.schema import Schema
 from foilrec.content.templates import EVERYWHERE, MOST, NAME, VALUE
 from foilrec.errors import ModelFailed
@@ -48,22 +48,20 @@ def _analyse(blocks: Blocks, members: Schema, seed: int) -> dict[str, Any]:
     attributes = [
         {
             "name": name,
-            "value": found[1],
-            "modality": EVERYWHERE if all(found[1].lower() in told.lower() for told in captions.values()) else "text",
-            "importance": lexicon.importance,
+            "value": value,
+            "modality": EVERYWHERE if all(value.lower() in told.lower() for told in captions.values()) else "text",
+            "importance": LEXICONS[name].importance,
             "kind": "key",
         }
-        for name, lexicon in LEXICONS.items()
-        if (found := PATTERNS[name].search(text))
+        for name, value in found(text).items()
     ][:MOST]
     return {"captions": captions, "attributes": attributes or _plain(text)}
 
 
 def _caption(text: str) -> str:
     """What a picture would show, going by the words."""
-    firsts = {name: PATTERNS[name].search(text) for name, lexicon in LEXICONS.items() if lexicon.seen}
     order = ("style", "colour", "pattern", "material", "category", "function")
-    seen = [found[1] for name in order if (found := firsts[name])]
+    seen = [value for name in order if (value := found(text).get(name)) and LEXICONS[name].seen]
     return f"Picture of {' '.join(seen) or 'the item'}."
 
 
@@ -71,7 +69,7 @@ def _plain(text: str) -> list[dict[str, Any]]:
     """Words as attributes that nobody chooses by: for texts without a known one."""
     words = [word[:VALUE] for word in dict.fromkeys(re.findall(r"\w+", text))][:3]
     return [
-        {"name": f"word {n}"[:NAME], "value": word, "modality": "text", "importance": 0.1, "kind": "irrelevant"}
+        {"name": f"word {n}"[:NAME], "value": word, "modality": "text", "importance": 0, "kind": "irrelevant"}
         for n, word in enumerate(words, 1)
     ]
 
@@ -94,14 +92,13 @@ def _intervene(blocks: Blocks, members: Schema, seed: int) -> dict[str, Any]:
         }
         for a in chosen
     ]
-    changed = {edit["name"] for edit in edits}
-    return {"edits": edits, "keep": [a["name"] for a in attributes if a["name"] not in changed]}
+    return {"edits": edits}
 
 
 def _other(name: str, allowed: Sequence[str] | None, said: str, liked: str, seed: int) -> str:
     """A value that is not said of the item, least met in what is liked, drawn by name among the equal."""
-    gone = {found[0].lower() for found in PATTERNS[name].findall(said)}
-    tally = [found[0].lower() for found in PATTERNS[name].findall(liked)]
+    gone = {value.lower() for value, _ in PATTERNS[name].findall(said)}
+    tally = [value.lower() for value, _ in PATTERNS[name].findall(liked)]
     known = LEXICONS[name].values
     left = [value for value in allowed or known if value not in gone] or [v for v in known if v not in gone]
     return min(left, key=lambda value: (tally.count(value), streams.key(seed, "rules", name, value)))
@@ -112,10 +109,10 @@ def _generate(blocks: Blocks, members: Schema, seed: int) -> dict[str, Any]:
     new = {edit["old"].lower(): edit["new"] for edit in edits}
     edited = pattern(new)
 
-    def put(found: re.Match[str]) -> str:
-        value = new[found[1].lower()]
-        ending = "" if value.endswith("s") else found[2] or ""
-        return _cased(value, found[1]) + ending
+    def put(match: re.Match[str]) -> str:
+        value = new[match[1].lower()]
+        ending = "" if value.endswith("s") else match[2] or ""
+        return _cased(value, match[1]) + ending
 
     def rewritten(text: str) -> str:
         return edited.sub(put, text) if new else text
