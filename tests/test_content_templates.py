@@ -1,8 +1,13 @@
 """The three questions: data stays in its fence whatever it says, answers are bounded, pictures go where seen."""
 
+import base64
 import json
 import re
+import struct
+import zlib
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,10 +168,6 @@ def test_pictures_are_small_png_and_known_by_their_pixels() -> None:
     uri = one.uri()
     assert uri.startswith("data:image/png;base64,") and one.digest == Picture(pixels.copy()).digest
     assert one.digest != Picture(pixels[::-1]).digest
-    import base64
-    import struct
-    import zlib
-
     raw = base64.b64decode(uri.split(",")[1])
     width, height = struct.unpack(">II", raw[16:24])
     assert (width, height) == (233, 366) and max(width, height) <= 512
@@ -175,3 +176,17 @@ def test_pictures_are_small_png_and_known_by_their_pixels() -> None:
     length = struct.unpack(">I", file[33:37])[0]
     lines = np.frombuffer(zlib.decompress(file[41 : 41 + length]), np.uint8).reshape(2, 10)
     assert (lines[:, 0] == 0).all() and (lines[:, 1:].reshape(2, 3, 3) == small).all()
+
+
+def test_a_file_goes_small_and_without_what_a_camera_wrote(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="pillow is not installed: foilrec[image]")
+    exif = image.Exif()
+    exif[0x010E] = "taken at home"
+    path = tmp_path / "1.jpg"
+    image.new("RGB", (1200, 600), "red").save(path, exif=exif)
+    assert b"taken at home" in path.read_bytes()
+    sent = base64.b64decode(Picture(path).uri().removeprefix("data:image/jpeg;base64,"))
+    assert b"taken at home" not in sent and image.open(BytesIO(sent)).size == (512, 256)
+    path.write_bytes(b"no picture")
+    with pytest.raises(BadData, match="cannot be read as a picture"):
+        Picture(path).uri()

@@ -234,10 +234,6 @@ def _framed(features: Features, frame: Axes) -> Features:
     return Features(torch.cat([frame(features.of(rows)) for rows in torch.arange(len(features)).split(BLOCK)]).numpy())
 
 
-def _reader(rows: Tensor) -> RowsOf:
-    return lambda ids: embedding(ids, rows)
-
-
 class _Causal(LateTables):
     """LightGCN's rows, and items with their effects, worked out for what is asked."""
 
@@ -245,15 +241,16 @@ class _Causal(LateTables):
         self.model, self.starts = model, (users, items)
         if model.training and Walk.pays(model.graph, model.layers):
             walk = Walk(model.graph, users, items, model.layers)
-            self._of_users, self._of_items = walk.users, walk.items
+            rows: tuple[RowsOf, RowsOf] = walk.users, walk.items
         else:
             smooth = model.graph.smooth(users, items, model.layers)
-            self._of_users, self._of_items = (_reader(side) for side in smooth)
-        super().__init__(self._all, self._of_users, self._composed)
+            rows = (lambda ids: embedding(ids, smooth[0])), (lambda ids: embedding(ids, smooth[1]))
+        self._plain = rows[1]
+        super().__init__(self._all, rows[0], self._composed)
 
     def plain(self, ids: Tensor) -> Tensor:
         """Items without their effects, [..., D], with gradient."""
-        return self._once("plain", ids, self._of_items)
+        return self._once("plain", ids, self._plain)
 
     def _composed(self, ids: Tensor) -> Tensor:
         if not self.model.lam:

@@ -68,7 +68,8 @@ class Tfidf:
         columns = np.fromiter((self._places.get(word, -1) for count in counts for word in count), np.int64)
         times = np.fromiter((times for count in counts for times in count.values()), np.float64)
         rows = np.repeat(np.arange(len(counts)), [len(count) for count in counts])
-        rows, columns, times = (part[columns >= 0] for part in (rows, columns, times))
+        here = columns >= 0
+        rows, columns, times = rows[here], columns[here], times[here]
         weighed = (1 + np.log(times)) * self._weights[columns]
         weighed /= np.sqrt(np.bincount(rows, weighed**2, minlength=len(counts)))[rows]
         places, across, values = (torch.from_numpy(part) for part in (rows, columns, weighed))
