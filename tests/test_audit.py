@@ -204,12 +204,13 @@ def test_samplers_side_by_side(audit: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(tiny(12))
     out = tmp_path / "figures.json"
     said = audit(
-        tmp_path / "mine.toml", "--samplers", "uniform, dns,ccdrec", "--epochs", 1, "--rows", 300, "--json", out
+        tmp_path / "mine.toml", "--samplers", "uniform, dns,ccdrec,neggen", "--epochs", 1, "--rows", 300, "--json", out
     )
     assert said.code == 0, said.err
     lines = [line.split() for line in said.out.splitlines() if line.startswith(("sampler", "uniform", "dns"))]
     assert [line[0] for line in lines] == ["sampler", "uniform", "dns"]
     assert "ccdrec is left out: ccdrec takes its pools from a reverse diffusion" in said.out
+    assert "neggen is left out: sampler 'neggen' needs path" in said.out
     stored = json.loads(out.read_text())["moments"]
     easy, hard = (moment["hardness"]["all"]["percentile"] for moment in stored)
     assert easy < hard

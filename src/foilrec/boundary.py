@@ -18,30 +18,30 @@ RATE = 0.02  # of the running means of "bayes": about fifty batches are remember
 
 
 class Boundary(nn.Module):
-    """tau [B] for each row's user, off his scores for the positive, s, and for one random item.
+    """theta [B]: how far above the mean of his scores over the catalogue each row's user has the boundary.
 
-    With b and v the mean and deviation of the user's scores over the catalogue (Moments.spread):
+    Told off the height of the positive above that mean, S, and a random item. With v the deviation of his scores:
 
     "quantile"  what a share `place` of the catalogue scores below: of so many random items as `sample` says, the same
                 for all users in an epoch, the order statistic; with sample = 0 as if scores were normal,
-                b + v Phi^-1(place), which on real scores, of a longer tail, is too low (docs/fidelity/adar.md)
-    "midpoint"  b + place (s - b)
-    "margin"    s - place
-    "pair"      what the random item scores
-    "bayes"     b + v z, where z is the point between two normal laws of equal variance, fitted to the standardised
-                scores of the batches' positives and random items by running means, at which both are equally likely,
-                place being the share of positives: (z+ + z-) / 2 + var / (z+ - z-) ln((1 - place) / place). None
-                (infinite) before anything was heard, and while positives do not score higher
+                v Phi^-1(place), which on real scores, of a longer tail, is too low (docs/fidelity/adar.md)
+    "midpoint"  place S
+    "margin"    S - place
+    "pair"      the height of the random item
+    "bayes"     v z, where z is the point between two normal laws of equal variance, fitted to the heights over v of the
+                batches' positives and random items by running means, at which both are equally likely, place being the
+                share of positives: (z+ + z-) / 2 + var / (z+ - z-) ln((1 - place) / place). Infinite before anything
+                was heard, and while positives do not stand higher
 
     kind: one of these. place: its number (None: .95, .5, 1, none, .5). sample: of "quantile": N leave a deviation of
-    sqrt(place (1 - place) / (N + 2)) in the share, .027 for 64 and .01 for 512.
+    sqrt(place (1 - place) / (N + 2)) in the share, .034 for 39, with which .95 can be met in the mean, .01 for 512.
     """
 
     means: Tensor
     variance: Tensor
     heard: Tensor
 
-    def __init__(self, kind: Kind, place: float | None = None, sample: int = 64) -> None:
+    def __init__(self, kind: Kind, place: float | None = None, sample: int = 39) -> None:
         super().__init__()
         self.kind, self.place, self.sample = kind, PLACES[kind] if place is None else place, sample
         most = math.inf if kind == "margin" else 1.0
@@ -61,22 +61,22 @@ class Boundary(nn.Module):
         self.moments = Moments.of(items)
         if self.sample and self.kind == "quantile":
             drawn = torch.randint(len(items), (self.sample,), generator=streams.generator(key, "boundary"))
-            self.items = items.detach()[drawn.to(items.device)]
+            self.items = items.detach()[drawn.to(items.device)] - self.moments.mean
         return self.moments
 
-    def forward(self, query: Tensor, own: Tensor, other: Tensor) -> Tensor:
-        """tau [B] for query [B, D], the scores of the positives, own [B], and the random items, other [B, D]."""
-        if self.kind == "pair":
-            return (query * other).sum(1)
-        if self.kind == "margin":
-            return own - self.place
-        if self.items is not None:
-            return _smallest(query @ self.items.T, math.ceil(self.place * self.sample - 1e-9))
+    def forward(self, query: Tensor, height: Tensor, other: Tensor) -> Tensor:
+        """theta [B] for query [B, D], the positives' heights [B], and the random items, other [B, D]."""
         assert self.moments is not None, "look comes first"
+        if self.kind == "pair":
+            return (query * (other - self.moments.mean)).sum(1)
+        if self.kind == "margin":
+            return height - self.place
         if self.kind == "midpoint":
-            return torch.lerp(query @ self.moments.mean, own, self.place)
-        centre, width = self.moments.spread(query)
-        return centre + self.height() * width
+            return height * self.place
+        if self.items is not None:
+            at = round(self.place * (self.sample + 1))  # of N even numbers, the k-th lies at k / (N + 1)
+            return _smallest(query @ self.items.T, min(max(1, at), self.sample))
+        return self.height() * self.moments.spread(query)[1]
 
     def height(self) -> Tensor | float:
         """Where the boundary of "quantile" and "bayes" lies in standard deviations, []."""

@@ -1,7 +1,9 @@
 """Random numbers by name that are no items: between 0 and 1, normal, Gumbel's and of beta laws."""
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +17,22 @@ def chances(rows: Tensor, key: int, count: int) -> Tensor:
 
 
 def normals(rows: Tensor, key: int, count: int) -> Tensor:
-    """Standard normal numbers [B, count], a function of (key, row, column) alone; none lies beyond 5.3."""
-    words = kernels.words(rows, key, (count + 1) // 2).view(torch.int32)[:, :count]  # two numbers a word
-    return words.bitwise_right_shift_(9).float().add_(0.5).mul_(2.0**-22).erfinv_().mul_(math.sqrt(2))
+    """Standard normal numbers [B, count], a function of (key, row, column) alone: 65,536 different ones, up to 4.2.
+
+    They are the middle quantiles of as many equal shares of N(0, 1), four a word: several times as fast as torch.randn.
+    """
+    if loops := kernels.fast(rows):
+        out = np.empty((len(rows), count), np.float32)
+        loops.normals(rows.numpy(), np.uint64(key), _quantiles(rows.device).numpy(), out)
+        return torch.from_numpy(out)
+    places = kernels.words(rows, key, -(-count // 4)).view(torch.int16)[:, :count].int() & 0xFFFF
+    found: Tensor = _quantiles(rows.device)[places]
+    return found
+
+
+@lru_cache(maxsize=4)
+def _quantiles(device: torch.device) -> Tensor:
+    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().to(device)
 
 
 def gumbel(rows: Tensor, key: int, count: int) -> Tensor:

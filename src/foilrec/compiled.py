@@ -9,8 +9,8 @@ Array = np.ndarray[Any, Any]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
-_LOW = np.uint64(0xFFFFFFFF)
-_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+_LOW, _SHORT = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF)
+_S16, _S27, _S30, _S31, _S32 = np.uint64(16), np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
 
 
 @njit(cache=True, inline="always")
@@ -34,6 +34,18 @@ def words(rows: Array, key: np.uint64, out: Array) -> None:
         base = mix(key ^ mix(np.uint64(rows[b])))
         for k in range(out.shape[1]):
             out[b, k] = np.int64(mix(base + np.uint64(k + 1) * _GOLDEN))
+
+
+@njit(cache=True, nogil=True)
+def normals(rows: Array, key: np.uint64, table: Array, out: Array) -> None:
+    """The entries of a table [65536] that a row's words name, four a word."""
+    for b in range(rows.size):
+        base = mix(key ^ mix(np.uint64(rows[b])))
+        for k in range(out.shape[1]):
+            if k % 4 == 0:
+                word = mix(base + np.uint64(k // 4 + 1) * _GOLDEN)
+            out[b, k] = table[word & _SHORT]
+            word >>= _S16
 
 
 @njit(cache=True, nogil=True)

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 
-def crossing(theta: Tensor, height: Tensor, noise: Tensor) -> Tensor:
+def crossing(theta: Tensor, height: Tensor, noise: Tensor | None = None) -> Tensor:
     """The a in 0 .. 1 at which a height + sqrt(1 - a^2) noise = theta; 0 where noise > theta: below it nowhere.
 
-    All [B] or broadcast to it; unique where height > max(theta, 0). Which transition it is depends on the noise: 0 the
-    expected one, theta / height; k v, k the q-quantile of N(0, 1), that of a share q of the draws; r this draw's own.
+    All [B] or broadcast to it; unique where height > max(theta, 0). Which transition it is depends on the noise: None,
+    or 0, the expected one, theta / height; k v, k the q-quantile of N(0, 1), that of a share q of the draws; r this
+    draw's own.
     """
+    if noise is None:
+        return (theta / height.clamp(min=torch.finfo(height.dtype).tiny)).clamp(0, 1)
     square = height.square() + noise.square()
     root = (square - theta.square()).clamp(min=0).sqrt()
     return ((theta * height - noise * root) / square.clamp(min=torch.finfo(square.dtype).tiny)).clamp(0, 1)

@@ -60,7 +60,7 @@ class ADAR(Sampler):
         *,
         boundary: Kind = "quantile",
         place: float | None = None,
-        sample: int = 64,
+        sample: int = 39,
         transition: Literal["confidence", "draw"] = "confidence",
         confidence: float = 0.5,
         start: float | None = None,
@@ -149,12 +149,13 @@ class ADAR(Sampler):
 
     def _counting(self, turns: Tensor) -> tuple[Tensor, Tensor]:
         """weights and mask [B, 1 + count]: the uniform one has what the others do not take, all where they are not."""
-        many = 1 + self.count
-        shares = [(1 - self.weight) * many] + [self.weight * many / self.count] * self.count
-        weights = torch.tensor([shares, [1.0] + [0.0] * self.count], device=turns.device)
-        mask = torch.tensor([[True] * many, [True] + [False] * self.count], device=turns.device)
-        which = (~turns).long()
-        return weights[which], mask[which]
+        many, none = 1 + self.count, [0.0] * self.count
+        shares = turns.new_tensor(
+            [(1 - self.weight) * many] + [self.weight * many / self.count] * self.count, dtype=torch.get_default_dtype()
+        )
+        alone = turns.new_tensor([1.0, *none], dtype=torch.get_default_dtype())
+        weights = torch.where(turns[:, None], shares, alone)
+        return weights, turns[:, None] | (alone > 0)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The denoiser's error on the batch's positives, each at a random step; "bayes" hears the batch's scores."""
@@ -175,9 +176,9 @@ class ADAR(Sampler):
 
     def _made(self, cloud: Moments, batch: Batch, query: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Corrupted positives [B, count, D], finite in every row, and which rows have some, bool [B]."""
-        shape = (len(batch), self.count, own.shape[1])
-        noise = normals(rows_of(batch), self.key(batch, "noise"), math.prod(shape[1:])).to(own.dtype).view(shape)
-        noise = cloud.shape(noise)
+        count, width = self.count, own.shape[1]
+        plain = normals(rows_of(batch), self.key(batch, "noise"), count * width).to(own.dtype)
+        noise = cloud.shape(plain.view(-1, width)).view(len(batch), count, width)
         theta, height = self._heights(cloud, query, own, other)
         turns = height > theta.clamp(min=0)
         theta = theta.where(turns, 0)[:, None]
@@ -200,12 +201,14 @@ class ADAR(Sampler):
         """The boundary and the positive above the middle of the noise, [B] each; their cosines with `cosine`."""
         if self.cosine:
             query, own, other = normalize(query), normalize(own), normalize(other)
-        score = (query * own).sum(1)
-        tau = self.boundary(query, score, other)
-        if self.cosine:
-            return tau, score
-        centre = query @ cloud.mean
-        return tau - centre, score - centre
+        told = self.boundary.moments
+        assert told is not None
+        height = (query * (own - told.mean)).sum(1)
+        theta = self.boundary(query, height, other)
+        if cloud is told:
+            return theta, height
+        centre = query @ (told.mean if self.cosine else told.mean - cloud.mean)
+        return theta + centre, height + centre
 
     def _share(
         self, cloud: Moments, query: Tensor, own: Tensor, theta: Tensor, height: Tensor, noise: Tensor
@@ -219,7 +222,7 @@ class ADAR(Sampler):
             around = torch.where(told > theta, -1.0, 1.0)
             return crossing(theta, height, around * told), around[..., None] * noise
         k = NormalDist().inv_cdf(self.q or 0.5)
-        width = k * cloud.spread(query)[1][:, None] if k else torch.zeros_like(theta)
+        width = k * cloud.spread(query)[1][:, None] if k else None
         return crossing(theta, height, width).expand(noise.shape[:2]), noise
 
     def _step(self, batch: Batch, signal: Tensor, share: Tensor) -> Tensor:
