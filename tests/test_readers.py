@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import torch
 
+from foilrec import parts
 from foilrec.data import Data
-from foilrec.errors import BadOption
+from foilrec.errors import BadData, BadOption
 from foilrec.reading import read
 from foilrec.reading.convert import convert
 from foilrec.reading.describe import checks_passed, describe
@@ -308,3 +309,34 @@ def test_the_command_line_describes_validates_and_converts(tmp_path: Path) -> No
     assert ran.exit_code == 0 and "ok    features text: 4 rows" in ran.output and "note  " in ran.output
     ran = CliRunner().invoke(app, ["convert", str(folder), str(tmp_path / "out")])
     assert ran.exit_code == 0 and (tmp_path / "out" / "out.inter").is_file()
+
+
+ITEMS = "item,title,description,picture\nb,Blue mug,Holds tea,b.png\na,Red mug,,\nz,Unknown,,\n"
+
+
+def test_a_table_of_items_names_describes_and_shows_them(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(6) for i in "abc"))
+    (tmp_path / "items.csv").write_text(ITEMS)
+    (tmp_path / "b.png").write_bytes(b"a picture")
+    data = parts.build("dataset", "table", path=str(tmp_path / "clicks.csv"), items="items.csv").read()
+    told = {raw: (data.titles[n], data.descriptions[n], data.pictures[n]) for n, raw in enumerate(data.item_ids)}
+    assert told == {
+        "a": ("Red mug", "", None),
+        "b": ("Blue mug", "Holds tea", tmp_path / "b.png"),
+        "c": ("", "", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (ITEMS, r"items.csv, line 2: there is no picture .*b.png"),
+        ("item,title\nx,Mug\n", "describes none of the items of clicks: ids begin x there and a, b, c here"),
+        ("thing,title\na,Mug\n", "nothing says which item this is"),
+    ],
+)
+def test_a_table_of_items_that_does_not_fit_is_explained(items: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(6) for i in "abc"))
+    (tmp_path / "items.csv").write_text(items)
+    with pytest.raises(BadData, match=words):
+        parts.build("dataset", "table", path=str(tmp_path / "clicks.csv"), items="items.csv").read()

@@ -32,7 +32,8 @@ def normals(rows: Tensor, key: int, count: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _quantiles(device: torch.device) -> Tensor:
-    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().to(device)
+    middle: Tensor = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
+    return middle.float().to(device)
 
 
 def gumbel(rows: Tensor, key: int, count: int) -> Tensor:

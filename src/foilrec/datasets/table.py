@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from foilrec.core import Data, Reader
-from foilrec.errors import BadOption
+from foilrec.errors import BadData, BadOption, some
 from foilrec.reading.assembly import Choices, Extras, assemble
 from foilrec.reading.features import from_options
 from foilrec.reading.frames import FrameTable
 from foilrec.reading.log import Log
+from foilrec.reading.pictures import pictures_of
 from foilrec.reading.places import existing_file
 from foilrec.reading.sources import Table as Source
 from foilrec.reading.sources import columns_of, read_log
 from foilrec.reading.tables import TextTable, guess_separator
+from foilrec.reading.texts import in_order, read_texts
 
 
 class Table(Reader):
@@ -24,6 +26,8 @@ class Table(Reader):
     path: a .csv, .tsv or .parquet file (a text file may part its columns by tabs, commas, semicolons or bars).
     frame: a polars or pandas data frame instead.
     user, item, time, rating, label: the names of the columns; label holds 0 (train), 1 (valid) and 2 (test).
+    items: a table of the items, .csv, .tsv or .jsonl: itemID or item, title, and perhaps description and picture (a
+    path from its own folder on).
     features: {modality: file of rows}; feature_ids: a file with the raw item id of each row, one a line.
     split: left out, "given" if label names a column, else "random".
     split_seed, min_rating, core: see foilrec.reading.assembly.Choices.
@@ -39,6 +43,7 @@ class Table(Reader):
         time: str | None = None,
         rating: str | None = None,
         label: str | None = None,
+        items: str | Path | None = None,
         features: Mapping[str, str | Path] | None = None,
         feature_ids: str | Path | None = None,
         split: str | None = None,
@@ -55,7 +60,7 @@ class Table(Reader):
         self.columns = {"user": user, "item": item, "time": time, "rating": rating, "label": label}
         if split != "given":
             del self.columns["label"]
-        self.features, self.feature_ids = features, feature_ids
+        self.items, self.features, self.feature_ids = items, features, feature_ids
         self.choices = Choices(split, split_seed, min_rating, core)
 
     def read(self) -> Data:
@@ -76,4 +81,15 @@ class Table(Reader):
     def _extras(self, log: Log) -> Extras:
         folder = self.path.parent if self.path else Path()
         features, notes = from_options(log, folder, self.features, self.feature_ids)
-        return Extras(features, notes=notes)
+        if self.items is None:
+            return Extras(features, notes=notes)
+        file, keys = existing_file(folder / self.items), log.item_ids or range(log.n_items)
+        texts, pictures = read_texts(file), pictures_of(file)
+        if not any(str(key) in texts for key in keys):
+            raise BadData(
+                f"{file} describes none of the items of {log.name}: ids begin {some(list(texts), 3)} there and "
+                f"{some(list(keys), 3)} here. Both must use the same raw ids."
+            )
+        titles, descriptions = in_order(texts, list(keys))
+        shown = [pictures.get(str(key)) for key in keys] if pictures else None
+        return Extras(features, titles=titles, descriptions=descriptions, pictures=shown, notes=notes)

@@ -10,6 +10,9 @@ import numpy as np
 from foilrec.errors import BadData
 from foilrec.reading.arrays import Array, npz_header, open_arrays
 from foilrec.reading.log import Log
+from foilrec.reading.texts import KEYS, lines_of
+
+COLUMNS = ("picture", "image", "image_path")
 
 
 class PackedPictures(Sequence[Any]):
@@ -53,3 +56,18 @@ def find_pictures(folder: Path, log: Log) -> Sequence[Any] | None:
         f"{packed[0]} holds no uint8 array of shape ({log.source_items or log.n_items}, height, width, 3), a "
         "picture for each item. Name the pictures posters/NUMBER.jpg when only some items have one."
     )
+
+
+def pictures_of(path: Path) -> dict[str, Path]:
+    """Paths of pictures by item out of a table of items, {"17": path}, from its own folder on; {} if it has none."""
+    found: dict[str, Path] = {}
+    for line, row in lines_of(path):
+        column = next((name for name in COLUMNS if row.get(name)), None)
+        key = next((row[name] for name in KEYS if name in row), None)
+        if column is None or key is None:
+            continue
+        file = path.parent / str(row[column])
+        if not file.is_file():
+            raise BadData(f"{path}, line {line}: there is no picture {file}. Leave the place empty if there is none.")
+        found[str(key)] = file
+    return found

@@ -9,7 +9,7 @@ from foilrec.errors import BadData, some
 from foilrec.reading.culprit import records
 from foilrec.reading.tables import guess_separator
 
-KEYS = ("itemID", "item_id", "item", "")  # a column without a name is the index that pandas writes
+KEYS = ("itemID", "item_id", "item", "id", "")  # a column without a name is the index that pandas writes
 TITLES = ("title", "movie title", "movie_title", "name", "text")
 DESCRIPTIONS = ("description", "summary", "text")
 Texts = dict[str, tuple[str, str]]

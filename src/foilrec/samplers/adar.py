@@ -60,7 +60,7 @@ class ADAR(Sampler):
         *,
         boundary: Kind = "quantile",
         place: float | None = None,
-        sample: int = 39,
+        sample: int = 19,
         transition: Literal["confidence", "draw"] = "confidence",
         confidence: float = 0.5,
         start: float | None = None,
