@@ -9,8 +9,9 @@ import torch
 
 from benchmarks.clock import Row, Timing
 from benchmarks.world import like_baby
-from foilrec import memory, parts
+from foilrec import parts
 from foilrec.core import Batch, Data
+from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 BATCH, STEPS, TURNS = 2048, 12, 3

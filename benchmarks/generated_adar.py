@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from benchmarks.world import like_baby
-from foilrec import memory, parts
+from foilrec import parts
 from foilrec.core import Batch, Data
+from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 BATCH, ROUNDS, LAYERS = 2048, 40, 3

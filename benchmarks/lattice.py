@@ -6,9 +6,10 @@ from torch.nn.functional import normalize
 
 from benchmarks import training, usual, world
 from benchmarks.clock import Row, Timing, timed
-from foilrec import memory, parts
+from foilrec import parts
 from foilrec.data import Data
 from foilrec.evaluation import Protocol, evaluate
+from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 

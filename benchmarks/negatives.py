@@ -7,8 +7,8 @@ import torch
 
 from benchmarks import world
 from benchmarks.clock import Row, timed
-from foilrec import kernels
 from foilrec.data import SeenIndex
+from foilrec.numerics import kernels
 
 
 def by_rows(history: list[set[int]], users: list[int], count: int, n_items: int) -> list[list[int]]:

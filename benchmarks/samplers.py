@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foilrec import parts
-from foilrec.auditing import audit_samplers
+from foilrec.auditing.audit import audit_samplers
 from foilrec.cli.audit import LEGEND, table_of
 from foilrec.errors import FoilrecError
 from foilrec.recipe import Recipe

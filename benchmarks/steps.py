@@ -2,10 +2,11 @@
 
 from benchmarks import training, world
 from benchmarks.clock import Row, Timing, timed
-from foilrec import contracts, memory, parts
+from foilrec import contracts, parts
 from foilrec.core import Backbone, Sampler
 from foilrec.data import Data
 from foilrec.errors import FoilrecError
+from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 LAYERED = ("dens", "mixgcf")  # samplers that choose layer by layer

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from foilrec.compare import compare
+from foilrec.comparing.compare import compare
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 

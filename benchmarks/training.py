@@ -8,9 +8,10 @@ import torch
 
 from benchmarks import curriculum, usual, world
 from benchmarks.clock import Row, Timing
-from foilrec import memory, parts
+from foilrec import parts
 from foilrec.data import Data
-from foilrec.graphs import neighbour_mean
+from foilrec.graphs.sparse import neighbour_mean
+from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 BATCH = 2048

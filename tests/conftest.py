@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from commands import Command, Said
-from foilrec import cli, kernels, parts
+from foilrec import cli, parts
 from foilrec.core import Data
+from foilrec.numerics import kernels
 from foilrec.world.counterfactuals import write_counterfactuals
 
 torch.set_num_threads(1)

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from commands import Command, tiny
-from foilrec import significance, typeset
-from foilrec.compare import Means, compare, estimated
-from foilrec.comparison import Comparison, Estimate, Line
+from foilrec.comparing import significance, typeset
+from foilrec.comparing.compare import Means, compare, estimated
+from foilrec.comparing.comparison import Comparison, Estimate, Line
+from foilrec.comparing.lineup import Row
 from foilrec.errors import BadOption, RunBroken
-from foilrec.lineup import Row
 from foilrec.recipe import Recipe
 from foilrec.repeat import planned, repeat, seeds_of
 from foilrec.run import Run, train

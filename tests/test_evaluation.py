@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foilrec import kernels
 from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate, top_k
-from foilrec.metrics import METRICS
+from foilrec.measures.metrics import METRICS
+from foilrec.numerics import kernels
 
 
 class Fixed(Backbone):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foilrec import parts
-from foilrec.advice import advise
+from foilrec.auditing.advice import advise
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Sampler, Tables
 from foilrec.errors import BadOption
 from foilrec.hardness import UNIFORM, Meter, Reading

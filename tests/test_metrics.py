@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foilrec.errors import BadOption
-from foilrec.metrics import METRICS, coverage, gini, parse, popularity, recommended
+from foilrec.measures.metrics import METRICS, coverage, gini, parse, popularity, recommended
 
 with warnings.catch_warnings():  # the oracle imports deprecated names
     warnings.simplefilter("ignore")

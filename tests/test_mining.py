@@ -13,7 +13,7 @@ from torch import Tensor
 from commands import Command
 from foilrec.core import Data
 from foilrec.errors import BadOption
-from foilrec.mining import Rules, mine
+from foilrec.mining.mine import Rules, mine
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 

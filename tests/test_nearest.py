@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import files, nearest, parts
+from foilrec import files, parts
 from foilrec.cli.progress import shown
 from foilrec.core import Data
 from foilrec.data import Features, Neighbours
 from foilrec.errors import BadOption, MissingExtra
-from foilrec.graphs import nearest_pairs
+from foilrec.graphs import nearest
+from foilrec.graphs.sparse import nearest_pairs
 
 K = 4
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 import foilrec
-from foilrec import contracts, parts, streams
+from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Reader, Sampler, Tables
 from foilrec.errors import BadOption, NoSuchPart
+from foilrec.numerics import streams
 
 EVERY = [(kind, name) for kind in parts.FAMILIES for name in parts.names(kind)]
 HERE = Path(foilrec.__file__).parent

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foilrec import kernels, parts
+from foilrec import parts
 from foilrec.core import Batch, Data, Tables
 from foilrec.data import SeenIndex
 from foilrec.errors import BadData, BadOption
+from foilrec.numerics import kernels
 
 Chi = Callable[[Tensor, Tensor], float]
 DRAWS = 40_000
@@ -197,7 +198,7 @@ def test_fewer_columns_are_the_first_of_more() -> None:
 
 def test_words_are_the_same_in_both_forms() -> None:
     rows = torch.tensor([0, 1, 2**40, 2**62])
-    loops = pytest.importorskip("foilrec.compiled")
+    loops = pytest.importorskip("foilrec.numerics.compiled")
     data = data_of([(0, 0)], 4, 2**31 - 1)
     fast = data.seen.unseen(torch.tensor([1, 2, 3, 1]), rows, 6, 2**63 - 1)
     slow = kernels.below(kernels.words(rows, 2**63 - 1, 6), torch.tensor(2**31 - 1))

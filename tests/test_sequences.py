@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import contracts, parts, quarry, streams
-from foilrec.auditing import cost
+from foilrec import contracts, parts
+from foilrec.auditing.audit import cost
 from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.evaluation import Protocol, evaluate, top_k
 from foilrec.hardness import Meter
+from foilrec.mining import quarry
+from foilrec.numerics import streams
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
 from foilrec.sequences import Histories, Past

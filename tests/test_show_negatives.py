@@ -12,13 +12,13 @@ import torch
 from torch.nn.functional import normalize
 
 from commands import Command, tiny
-from foilrec import streams
+from foilrec.auditing.showing import Shown, show
 from foilrec.content.strip import GAP, SIDE, strip
 from foilrec.core import Data
 from foilrec.errors import BadData
+from foilrec.numerics import streams
 from foilrec.recipe import Recipe
 from foilrec.run import Run, train
-from foilrec.showing import Shown, show
 
 RUNS = {
     "dns": ["sampler=dns"],

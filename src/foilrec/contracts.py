@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec import generated, parts
+from foilrec import parts
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Reader, Sampler, Tables
 from foilrec.data import Features
 from foilrec.errors import BadData, FoilrecError, PartsDoNotFit
+from foilrec.negatives import generated
 from foilrec.trainer import Objective
 
 _FOLDERS: dict[str, str] = {}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from foilrec import streams
-from foilrec.angles import cosine
 from foilrec.data import Batch, Data
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.numerics import streams
+from foilrec.numerics.angles import cosine
 
 __all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 

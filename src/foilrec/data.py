@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec import kernels, streams
 from foilrec.errors import BadData, BadOption, PartsDoNotFit, some
+from foilrec.numerics import kernels, streams
 from foilrec.sequences import Histories, Past
 
 

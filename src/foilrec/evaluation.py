@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foilrec import kernels
 from foilrec.core import Backbone, Data, Tables
 from foilrec.data import SeenIndex
 from foilrec.errors import BadOption, RunBroken, did_you_mean
-from foilrec.metrics import LISTS, METRICS, recommended
+from foilrec.measures.metrics import LISTS, METRICS, recommended
+from foilrec.numerics import kernels
 
 if TYPE_CHECKING:
     import polars as pl

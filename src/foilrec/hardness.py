@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foilrec import beside, gauges, metrics, streams
-from foilrec.angles import cosine
-from foilrec.beside import Columns
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Sampler, Tables
 from foilrec.data import SeenIndex
 from foilrec.errors import BadOption
+from foilrec.measures import beside, gauges, metrics
+from foilrec.measures.beside import Columns
+from foilrec.numerics import streams
+from foilrec.numerics.angles import cosine
 
 ROWS = 1024  # training rows a sampler is asked about at once
 MOST_STAGES = 12  # more different levels than that are a scale and no stages

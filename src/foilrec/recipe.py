@@ -10,10 +10,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from foilrec import parts, streams, toml
+from foilrec import parts, toml
 from foilrec.core import Backbone, Data, Loss, Sampler
 from foilrec.errors import BadOption, did_you_mean
 from foilrec.evaluation import Protocol
+from foilrec.numerics import streams
 from foilrec.trainer import Settings
 
 TABLES = {"data": "dataset", "backbone": "backbone", "sampler": "sampler", "loss": "loss", "optimizer": "optimizer"}

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foilrec import files, memory
+from foilrec import files
 from foilrec.core import Backbone, Data, Loss, Sampler
 from foilrec.errors import BadOption, RunBroken, some
 from foilrec.evaluation import Scores, evaluate, top_k
 from foilrec.hardness import ROWS, Meter, Reading
 from foilrec.launch import launch
+from foilrec.numerics import memory
 from foilrec.provenance import about, free_cores
 from foilrec.recipe import Recipe
 from foilrec.trainer import Epoch

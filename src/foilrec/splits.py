@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from foilrec import streams
+from foilrec.numerics import streams
 
 Labels = NDArray[np.int8]
 Numbers = NDArray[np.int64]

@@ -13,7 +13,7 @@ from foilrec.core import Backbone, Batch, Loss, Negatives, Sampler, score
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate
 from foilrec.hardness import Meter
-from foilrec.metrics import parse
+from foilrec.measures.metrics import parse
 
 State = dict[str, Any]
 Turn = Literal["both", "sampler", "model"]

@@ -2,9 +2,9 @@
 
 import torch
 
-from foilrec import streams
 from foilrec.core import Data
 from foilrec.evaluation import Protocol, evaluate
+from foilrec.numerics import streams
 from foilrec.trainer import Objective, Settings, Trainer
 
 

@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, softplus
 
-from foilrec import contracts, parts, streams
-from foilrec.boundary import RATE, Boundary
-from foilrec.chances import normals
+from foilrec import contracts, parts
 from foilrec.core import Batch, Data, Negatives, Tables
 from foilrec.diffusion.backwards import back
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.moments import Moments
+from foilrec.negatives.boundary import RATE, Boundary
+from foilrec.negatives.moments import Moments
+from foilrec.negatives.transition import cosine_crossing, crossing, step_of
+from foilrec.numerics import streams
+from foilrec.numerics.chances import normals
 from foilrec.trainer import Objective
-from foilrec.transition import cosine_crossing, crossing, step_of
 
 Phi = NormalDist().cdf
 DIM = 8

@@ -13,8 +13,8 @@ from torch.nn.functional import softplus
 from foilrec import parts
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.data import Features, Neighbours
-from foilrec.embeddings import emb_loss, l2_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.tables.embeddings import emb_loss, l2_loss, table
 
 Chi = Callable[[Tensor, Tensor], float]
 

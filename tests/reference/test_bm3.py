@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import parts, streams
+from foilrec import parts
 from foilrec.core import Batch, Data, Negatives, Tables
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.evaluation import Protocol
+from foilrec.numerics import streams
 from foilrec.trainer import Objective, Settings, Trainer
 from reference.shop_runs import learned_beyond_popularity, patchy_world
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import contracts, generated, parts, streams
-from foilrec.chances import chances
+from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Negatives
 from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
 from foilrec.evaluation import Protocol, evaluate
+from foilrec.negatives import generated
+from foilrec.numerics import streams
+from foilrec.numerics.chances import chances
 from foilrec.trainer import Objective, Settings, Trainer
 from foilrec.world.counterfactuals import write_counterfactuals
 from reference.shop_runs import patchy_world

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foilrec import parts, streams
+from foilrec import parts
 from foilrec.core import Batch, Data, Negatives
 from foilrec.data import Features, SeenIndex
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.principal import principal
-from foilrec.ranked import pick_ranked
+from foilrec.negatives.ranked import pick_ranked
+from foilrec.numerics import streams
+from foilrec.numerics.principal import principal
 
 
 def aligned(data: Data, inner: str = "freedom", seed: int = 0, **options: Any) -> Any:
@@ -266,7 +267,7 @@ def test_the_draw_is_even_among_the_best_unseen_candidates() -> None:
 
 
 def test_both_forms_of_the_draw_agree(no_numba: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from foilrec import kernels
+    from foilrec.numerics import kernels
 
     index = SeenIndex(torch.randint(0, 40, (200, 2), generator=torch.Generator().manual_seed(0)), 40, 40)
     seen = index.starts, index.items

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from foilrec import kernels, parts
-from foilrec.chances import betas, normals
+from foilrec import parts
 from foilrec.core import Backbone, Data, Tables
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.moments import Moments
-from foilrec.pacing import drifted
+from foilrec.negatives.moments import Moments
+from foilrec.negatives.pacing import drifted
+from foilrec.numerics import kernels
+from foilrec.numerics.chances import betas, normals
 
 DIM = 8
 RELEASED = {

@@ -7,10 +7,10 @@ from statistics import median
 import numpy as np
 import pytest
 
-from foilrec import streams
 from foilrec.content.encoder import Array, HashedWords
 from foilrec.content.routes import Fit, explained, fit, moved
 from foilrec.errors import PartsDoNotFit
+from foilrec.numerics import streams
 
 N, E, F = 60, 7, 4
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from foilrec import chances, kernels, parts
+from foilrec import parts
 from foilrec.core import Backbone, Data, Tables, score
 from foilrec.diffusion.film import Film
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.moments import Moments
+from foilrec.negatives.moments import Moments
+from foilrec.numerics import chances, kernels
 
 DIM = 8
 PUBLISHED = {"schedule": "linear", "prediction": "epsilon", "error": "absolute", "clip": None, "normalise": False}

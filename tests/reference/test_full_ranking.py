@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foilrec import kernels
 from foilrec.core import Backbone, Data, Tables
 from foilrec.evaluation import Protocol, evaluate, top_k
+from foilrec.numerics import kernels
 
 KS, N_USERS, N_ITEMS = (1, 3, 20, 100), 40, 50
 

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, linear, softplus
 
-from foilrec import chances, contracts, parts
+from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Tables, score
 from foilrec.data import Features
 from foilrec.diffusion.guidance import composed, kept, subsets
 from foilrec.diffusion.mlp import MLP
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.moments import Moments
-from foilrec.nearseen import near_seen
-from foilrec.pacing import opened
+from foilrec.negatives.moments import Moments
+from foilrec.negatives.nearseen import near_seen
+from foilrec.negatives.pacing import opened
+from foilrec.numerics import chances
 from foilrec.recipe import Recipe
 from foilrec.run import Stretch, train
 from foilrec.trainer import Epoch, Objective, Settings, Trainer

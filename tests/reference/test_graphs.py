@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import kernels
-from foilrec.graphs import (
+from foilrec.graphs.sparse import (
     Graph,
     by_rows,
     interaction_graph,
@@ -18,7 +17,8 @@ from foilrec.graphs import (
     neighbour_mean,
     weighted_subset,
 )
-from foilrec.rows import adam_rows, sum_rows
+from foilrec.numerics import kernels
+from foilrec.numerics.rows import adam_rows, sum_rows
 
 Chi = Callable[[Tensor, Tensor], float]
 U, I, D = 13, 9, 5

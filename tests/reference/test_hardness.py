@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import beside, gauges, parts
+from foilrec import parts
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
 from foilrec.hardness import Meter, Reading
+from foilrec.measures import beside, gauges
 
 USERS, ITEMS, DIM = 30, 32, 4  # 32: means over the items are exact too
 

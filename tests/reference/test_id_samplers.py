@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foilrec import contracts, hardness, kernels, parts, streams
+from foilrec import contracts, hardness, parts
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadData, BadOption, PartsDoNotFit
-from foilrec.pagerank import nearest_by_walk
+from foilrec.graphs.pagerank import nearest_by_walk
+from foilrec.negatives.unseen import unseen_scores
+from foilrec.numerics import kernels, streams
 from foilrec.recipe import Recipe
 from foilrec.trainer import Objective
-from foilrec.unseen import unseen_scores
 
 Chi = Callable[[Tensor, Tensor], float]
 NEW = ["inbatch", "mixed", "dns", "softmax_sir", "warp", "ahns", "rankwindow"]

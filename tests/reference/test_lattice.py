@@ -10,8 +10,8 @@ from torch import Tensor
 from foilrec import parts
 from foilrec.core import Batch, Data, Negatives
 from foilrec.data import Features, Neighbours
-from foilrec.edges import Edges, normalised
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.graphs.edges import Edges, normalised
 from reference.shop_runs import learned_beyond_popularity, patchy_world
 
 K = 7

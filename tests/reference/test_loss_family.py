@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import contracts, fullsoftmax, parts, rowwise
-from foilrec.angles import cosine, unit
+from foilrec import contracts, parts
 from foilrec.core import Batch, Negatives, Tables, score
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.hardness import Meter
+from foilrec.numerics import fullsoftmax, rowwise
+from foilrec.numerics.angles import cosine, unit
 from foilrec.trainer import Objective
 
 B, K = 5, 4

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, group_norm, pad
 
-from foilrec import parts, streams
+from foilrec import parts
 from foilrec.contracts import check_backbone
 from foilrec.core import Batch, Data, Negatives
 from foilrec.diffusion.unet import UNet, dropped
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.numerics import streams
 from foilrec.trainer import Objective
 from reference.shop_runs import learned_beyond_popularity, patchy_world
 from reference.test_backbones import lightgcn

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import files, parts, run, streams
+from foilrec import files, parts, run
 from foilrec.core import Batch, Data, Sampler
 from foilrec.errors import BadOption
+from foilrec.numerics import streams
 from foilrec.recipe import Recipe
 from foilrec.trainer import Objective, Settings, Trainer
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, leaky_relu, softplus
 
-from foilrec import clusters, kernels, parts
-from foilrec.chances import chances, gumbel, normals
+from foilrec import parts
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.hardness import Meter
+from foilrec.numerics import clusters, kernels
+from foilrec.numerics.chances import chances, gumbel, normals
 from foilrec.recipe import Recipe
 from foilrec.run import train
 from foilrec.trainer import Epoch, Objective

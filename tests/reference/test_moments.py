@@ -2,8 +2,8 @@
 
 import torch
 
-from foilrec.calibration import calibrate
-from foilrec.moments import Moments
+from foilrec.negatives.calibration import calibrate
+from foilrec.negatives.moments import Moments
 
 
 def cloud(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

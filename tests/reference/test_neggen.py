@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from commands import Command
-from foilrec import contracts, generated, parts
-from foilrec.chances import chances
+from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler
 from foilrec.errors import BadData, BadOption, FoilrecError, PartsDoNotFit, RunBroken
 from foilrec.evaluation import Protocol
+from foilrec.negatives import generated
+from foilrec.numerics.chances import chances
 from foilrec.recipe import Recipe
 from foilrec.trainer import Objective, Settings, Trainer
 from foilrec.world.counterfactuals import edited, write_counterfactuals

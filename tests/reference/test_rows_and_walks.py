@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import kernels, parts
+from foilrec import parts
 from foilrec.core import Data
-from foilrec.graphs import Graph, interaction_graph
-from foilrec.late import LateTables
-from foilrec.rows import Differences, adam_rows, add_rows
-from foilrec.walks import Walk
+from foilrec.graphs.sparse import Graph, interaction_graph
+from foilrec.graphs.walks import Walk
+from foilrec.numerics import kernels
+from foilrec.numerics.rows import Differences, adam_rows, add_rows
+from foilrec.tables.late import LateTables
 
 U, I, D = 14, 9, 5
 

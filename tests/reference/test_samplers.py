@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import kernels, parts
+from foilrec import parts
 from foilrec.core import Batch, Data, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels
 
 Chi = Callable[[Tensor, Tensor], float]
 

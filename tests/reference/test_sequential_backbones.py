@@ -9,8 +9,8 @@ from torch import Tensor
 
 from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Negatives, batch_rows
-from foilrec.dropout import drop, of_step
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.numerics.dropout import drop, of_step
 from foilrec.sequences import Past
 from foilrec.trainer import Objective
 from reference.chains import ring, trained

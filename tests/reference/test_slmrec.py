@@ -10,7 +10,7 @@ from torch import Tensor
 from foilrec import parts
 from foilrec.core import Batch, Data, Negatives
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.inbatch import in_batch
+from foilrec.numerics.inbatch import in_batch
 from reference.shop_runs import learned_beyond_popularity, patchy_world
 from reference.test_backbones import lightgcn
 

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.diffusion.tokenmixer import TokenMixer
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
-from foilrec.late import LateTables
-from foilrec.principal import principal
+from foilrec.numerics import streams
+from foilrec.numerics.principal import principal
+from foilrec.tables.late import LateTables
 
 
 class AlignedTables(LateTables):

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding
 
-from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
-from foilrec.graphs import interaction_graph
-from foilrec.late import LateTables
+from foilrec.graphs.sparse import interaction_graph
+from foilrec.numerics import streams
+from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.late import LateTables
 
 
 class Views(LateTables):

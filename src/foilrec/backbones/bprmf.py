@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
 
 
 class BPRMF(Backbone):

@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
-from foilrec import streams
-from foilrec.chances import chances
 from foilrec.core import Backbone, Batch, Data, Negatives, RowsOf, Tables, rows_of
 from foilrec.data import Features
-from foilrec.embeddings import Init, l2_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
-from foilrec.generated import read
-from foilrec.graphs import interaction_graph
-from foilrec.late import LateTables
-from foilrec.principal import Axes
-from foilrec.shelf import Shelf
-from foilrec.walks import Walk
+from foilrec.graphs.sparse import interaction_graph
+from foilrec.graphs.walks import Walk
+from foilrec.negatives.generated import read
+from foilrec.negatives.shelf import Shelf
+from foilrec.numerics import streams
+from foilrec.numerics.chances import chances
+from foilrec.numerics.principal import Axes
+from foilrec.tables.embeddings import Init, l2_loss, table
+from foilrec.tables.late import LateTables
 
 BLOCK = 4096  # items whose content is read at once
 

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, softplus
 
-from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.graphs import Graph, interaction_graph, inverse_root_degrees, neighbour_mean, weighted_subset
-from foilrec.late import LateTables
-from foilrec.nearest import Search, neighbours
-from foilrec.rows import Differences
-from foilrec.walks import Walk
+from foilrec.graphs.nearest import Search, neighbours
+from foilrec.graphs.sparse import Graph, interaction_graph, inverse_root_degrees, neighbour_mean, weighted_subset
+from foilrec.graphs.walks import Walk
+from foilrec.numerics import streams
+from foilrec.numerics.rows import Differences
+from foilrec.tables.embeddings import Init, table
+from foilrec.tables.late import LateTables
 
 
 class FREEDOM(Backbone):

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.edges import Edges
-from foilrec.embeddings import Init, l2_loss, table
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
-from foilrec.graphs import Graph, interaction_graph
-from foilrec.late import LateTables
-from foilrec.learned_graph import Built, ItemGraph
-from foilrec.nearest import Search
-from foilrec.walks import Walk
+from foilrec.graphs.edges import Edges
+from foilrec.graphs.learned import Built, ItemGraph
+from foilrec.graphs.nearest import Search
+from foilrec.graphs.sparse import Graph, interaction_graph
+from foilrec.graphs.walks import Walk
+from foilrec.tables.embeddings import Init, l2_loss, table
+from foilrec.tables.late import LateTables
 
 
 class LATTICE(Backbone):

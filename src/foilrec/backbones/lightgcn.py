@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.embeddings import Init, emb_loss, l2_loss, table
-from foilrec.graphs import interaction_graph
-from foilrec.late import LateTables
-from foilrec.walks import Walk
+from foilrec.graphs.sparse import interaction_graph
+from foilrec.graphs.walks import Walk
+from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.late import LateTables
 
 
 class LightGCN(Backbone):

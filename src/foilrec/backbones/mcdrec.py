@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding
 
-from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.diffusion.representation import Representation
 from foilrec.diffusion.unet import dropped
-from foilrec.embeddings import Init, emb_loss, table
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
-from foilrec.graphs import interaction_graph, inverse_root_degrees
-from foilrec.guided import guided_graph
-from foilrec.late import LateTables
-from foilrec.projected import Projected
+from foilrec.graphs.guided import guided_graph
+from foilrec.graphs.sparse import interaction_graph, inverse_root_degrees
+from foilrec.numerics import streams
+from foilrec.tables.embeddings import Init, emb_loss, table
+from foilrec.tables.late import LateTables
+from foilrec.tables.projected import Projected
 
 
 class MCDRec(Backbone):

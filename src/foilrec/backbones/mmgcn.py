@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu, linear
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
-from foilrec.graphs import Graph
-from foilrec.projected import Projected
+from foilrec.graphs.sparse import Graph
+from foilrec.tables.embeddings import Init, table
+from foilrec.tables.projected import Projected
 
 USERS, ITEMS = 0, 1
 Pair = tuple[Tensor, Tensor]  # of users and of items

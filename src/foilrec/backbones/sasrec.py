@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from foilrec.core import Backbone, Batch, Data, Tables
-from foilrec.dropout import drop, of_step
-from foilrec.embeddings import Init, table
 from foilrec.errors import BadOption
+from foilrec.numerics.dropout import drop, of_step
+from foilrec.tables.embeddings import Init, table
 
 
 class SASRec(Backbone):

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.embeddings import Init, l2_loss, table
 from foilrec.errors import BadOption
 from foilrec.faithful import promise
-from foilrec.graphs import interaction_graph
-from foilrec.inbatch import in_batch
-from foilrec.late import LateTables
-from foilrec.projected import Projected
-from foilrec.walks import Walk
+from foilrec.graphs.sparse import interaction_graph
+from foilrec.graphs.walks import Walk
+from foilrec.numerics.inbatch import in_batch
+from foilrec.tables.embeddings import Init, l2_loss, table
+from foilrec.tables.late import LateTables
+from foilrec.tables.projected import Projected
 
 
 class SLMRec(Backbone):

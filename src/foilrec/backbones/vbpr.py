@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.embeddings import Init, emb_loss, l2_loss, table
 from foilrec.errors import PartsDoNotFit
-from foilrec.late import LateTables
+from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.late import LateTables
 
 
 class VBPR(Backbone):

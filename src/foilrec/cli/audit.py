@@ -10,7 +10,7 @@ from foilrec.cli.work import Changes
 from foilrec.errors import BadOption, did_you_mean
 
 if TYPE_CHECKING:
-    from foilrec.auditing import Audit
+    from foilrec.auditing.audit import Audit
     from foilrec.hardness import Reading
 
 EPOCHS = 3  # of a recipe: enough for scores to mean something
@@ -64,7 +64,7 @@ def _near(what: Path) -> list[str]:
 
 
 def _of_run(folder: Path, rows: int) -> "Audit":
-    from foilrec.auditing import audit_run
+    from foilrec.auditing.audit import audit_run
     from foilrec.run import Run
 
     return audit_run(Run(folder), rows)
@@ -72,7 +72,7 @@ def _of_run(folder: Path, rows: int) -> "Audit":
 
 def _of_recipe(path: Path, changes: list[str], epochs: int | None, rows: int, samplers: str | None) -> "Audit":
     from foilrec import parts
-    from foilrec.auditing import audit_recipe, audit_samplers
+    from foilrec.auditing.audit import audit_recipe, audit_samplers
     from foilrec.cli.progress import shown
     from foilrec.recipe import Recipe
 

@@ -9,7 +9,7 @@ import typer
 from foilrec.errors import BadOption
 
 if TYPE_CHECKING:
-    from foilrec.comparison import Comparison
+    from foilrec.comparing.comparison import Comparison
 
 
 class Format(StrEnum):
@@ -38,7 +38,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="a file to write [default: the terminal]")] = None,
 ) -> None:
     """Compares finished runs by user: means, intervals, gains and corrected tests; seeds of a recipe are one row."""
-    from foilrec.compare import compare as compared
+    from foilrec.comparing.compare import compare as compared
     from foilrec.files import write_text
 
     chosen = form or (Format.text if out is None else ENDINGS.get(out.suffix))

@@ -9,7 +9,7 @@ import typer
 from foilrec.errors import BadOption
 
 if TYPE_CHECKING:
-    from foilrec.mining import Mined
+    from foilrec.mining.mine import Mined
 
 
 class Pick(StrEnum):
@@ -47,8 +47,8 @@ def mine(
 ) -> None:
     """Hard negatives for every positive, in the source's ids, and a table of how hard and what was left out."""
     from foilrec.files import written_whole
-    from foilrec.mining import Rules
-    from foilrec.quarry import of_files, of_run
+    from foilrec.mining.mine import Rules
+    from foilrec.mining.quarry import of_files, of_run
 
     if out.suffix not in WRITERS:
         raise BadOption(f"--out {out}: the ending must be one of {', '.join(WRITERS)}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from foilrec import nearest
+from foilrec.graphs import nearest
 
 if TYPE_CHECKING:
     from foilrec.recipe import Recipe

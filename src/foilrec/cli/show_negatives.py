@@ -8,8 +8,8 @@ import typer
 from foilrec.errors import BadOption
 
 if TYPE_CHECKING:
+    from foilrec.auditing.showing import Shown
     from foilrec.run import Run
-    from foilrec.showing import Shown
 
 WRITERS = {".csv": "write_csv", ".jsonl": "write_ndjson", ".parquet": "write_parquet"}
 
@@ -34,8 +34,8 @@ def show_negatives(
     The sampler is asked with the weights of the best epoch. Scores are the recommender's; «nearest» is the cosine of a
     made-up negative to the item that stands for it, 1 for an item itself.
     """
+    from foilrec.auditing.showing import show
     from foilrec.run import Run
-    from foilrec.showing import show
 
     if out is not None and out.suffix not in WRITERS:
         raise BadOption(f"--out {out}: the ending must be one of {', '.join(WRITERS)}.")

@@ -74,7 +74,7 @@ def _train_seeds(
 ) -> None:
     """A run for each seed, a line for each run, and then their means with intervals."""
     from foilrec.cli.contest import show
-    from foilrec.compare import compare
+    from foilrec.comparing.compare import compare
     from foilrec.repeat import repeat, seeds_of
 
     where = [] if out is None else ["--out", str(out)]

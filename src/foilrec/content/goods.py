@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foilrec import streams
 from foilrec.content.pictures import Picture
 from foilrec.data import Data
 from foilrec.errors import BadData, BadOption, some
+from foilrec.numerics import streams
 
 TITLE, DESCRIPTION, WORDS = 200, 600, 300  # characters of each that a model is told
 HISTORY = 12  # items whose titles stand for a user's taste

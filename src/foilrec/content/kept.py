@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from foilrec import files, nearest
+from foilrec import files
 from foilrec.content.encoder import Array
 from foilrec.content.encoders import Encodes
 from foilrec.errors import RunBroken
+from foilrec.graphs import nearest
 
 FORMAT = 1  # raised when texts or pictures are prepared in another way
 

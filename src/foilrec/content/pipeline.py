@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from foilrec import streams
 from foilrec.content import gates, templates
 from foilrec.content.desk import Desk
 from foilrec.content.encoder import Array, Encoder
@@ -15,6 +14,7 @@ from foilrec.content.schema import first_object, problems
 from foilrec.content.store import Job, Outcome
 from foilrec.content.templates import Prompt
 from foilrec.errors import ModelFailed
+from foilrec.numerics import streams
 
 LONGEST = 1000  # characters of any text in an answer
 Answer = Mapping[str, Any]

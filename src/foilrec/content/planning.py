@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import torch
 
-from foilrec import streams
 from foilrec.content import templates
 from foilrec.content.budget import Price
 from foilrec.content.chat import Usage, rough, tokens
 from foilrec.content.goods import Goods, Item
 from foilrec.content.store import Job
+from foilrec.numerics import streams
 
 Jobs = Mapping[int, list[Job]]
 MEASURED = 200  # items whose questions are written out for an estimate

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from foilrec import streams
 from foilrec.errors import PartsDoNotFit
+from foilrec.numerics import streams
 
 Array = np.ndarray[Any, Any]
 LEAST = 0.05  # of the variance of items that were not fitted

@@ -5,10 +5,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from foilrec import splits, streams
+from foilrec import splits
 from foilrec.core import Reader
 from foilrec.data import Data, Features
 from foilrec.errors import BadOption
+from foilrec.numerics import streams
 from foilrec.world import draws
 from foilrec.world.catalogue import Catalogue
 from foilrec.world.draws import Array

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from foilrec.chances import normals
 from foilrec.diffusion.guidance import kept
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
-from foilrec.projected import Projected
+from foilrec.numerics.chances import normals
+from foilrec.tables.projected import Projected
 
 BLOCK = 2048  # rows whose chains run together
 

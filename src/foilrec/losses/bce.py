@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from foilrec import rowwise
 from foilrec.core import Loss, Negatives
 from foilrec.errors import BadOption
+from foilrec.numerics import rowwise
 
 
 class BCE(Loss):

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from foilrec import rowwise
-from foilrec.angles import cosine
 from foilrec.core import Batch, Data, Loss, Negatives, Tables, score
 from foilrec.errors import BadOption
+from foilrec.numerics import rowwise
+from foilrec.numerics.angles import cosine
 
 
 class BSL(Loss):

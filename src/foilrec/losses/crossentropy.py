@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from foilrec import fullsoftmax, rowwise
-from foilrec.angles import unit
 from foilrec.core import Batch, Data, Loss, Negatives, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics import fullsoftmax, rowwise
+from foilrec.numerics.angles import unit
 
 
 class CrossEntropy(Loss):

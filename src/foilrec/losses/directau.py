@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from foilrec.angles import unit
 from foilrec.core import Batch, Data, Loss, Negatives, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics.angles import unit
 
 
 class DirectAU(Loss):

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from foilrec import rowwise
 from foilrec.core import Loss, Negatives
 from foilrec.errors import BadOption
+from foilrec.numerics import rowwise
 
 
 class Hinge(Loss):

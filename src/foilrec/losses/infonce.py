@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from foilrec import rowwise
 from foilrec.core import Loss, Negatives
 from foilrec.errors import BadOption
+from foilrec.numerics import rowwise
 
 
 class InfoNCE(Loss):

@@ -6,9 +6,9 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from foilrec import rowwise
 from foilrec.core import Loss, Negatives
 from foilrec.errors import BadOption
+from foilrec.numerics import rowwise
 
 TINY = 1e-8  # what the logarithm's argument is kept above
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from foilrec import fullsoftmax, rowwise
-from foilrec.angles import cosine, unit
 from foilrec.core import Batch, Data, Loss, Negatives, Tables, score
 from foilrec.errors import BadOption
+from foilrec.numerics import fullsoftmax, rowwise
+from foilrec.numerics.angles import cosine, unit
 
 
 class SLatK(Loss):

@@ -6,7 +6,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from foilrec.rows import adam_rows, sum_rows
+from foilrec.numerics.rows import adam_rows, sum_rows
 
 
 class LazyAdam(torch.optim.Optimizer):

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec import streams
-from foilrec.boundary import Boundary, Kind
-from foilrec.calibration import calibrate
-from foilrec.chances import chances, normals
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.backwards import back
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.moments import Moments
-from foilrec.pacing import drifted
-from foilrec.transition import cosine_crossing, crossing, step_of
+from foilrec.negatives.boundary import Boundary, Kind
+from foilrec.negatives.calibration import calibrate
+from foilrec.negatives.moments import Moments
+from foilrec.negatives.pacing import drifted
+from foilrec.negatives.transition import cosine_crossing, crossing, step_of
+from foilrec.numerics import streams
+from foilrec.numerics.chances import chances, normals
 
 CLIP = 4.0  # largest |x_0| believed of a predicted noise: divided by the little that is left of x_0, errors explode
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from foilrec import kernels
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels
 
 
 class AHNS(Sampler):

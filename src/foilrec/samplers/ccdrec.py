@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec import kernels, streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.chains import Denoiser
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.ranked import pick_ranked
+from foilrec.negatives.ranked import pick_ranked
+from foilrec.numerics import kernels, streams
 
 FINAL = 5  # the stage whose pool is the recommender's own table
 

@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec import kernels
-from foilrec.calibration import calibrate
-from foilrec.chances import betas, normals
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.chains import Denoise
 from foilrec.diffusion.mlp import MLP
@@ -16,8 +13,11 @@ from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
-from foilrec.moments import Moments
-from foilrec.pacing import drifted
+from foilrec.negatives.calibration import calibrate
+from foilrec.negatives.moments import Moments
+from foilrec.negatives.pacing import drifted
+from foilrec.numerics import kernels
+from foilrec.numerics.chances import betas, normals
 
 
 class CNSDiff(Sampler):

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
-from foilrec import hops
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, score
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.negatives import hops
 
 
 class DENS(Sampler):

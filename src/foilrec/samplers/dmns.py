@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from foilrec import kernels
-from foilrec.calibration import calibrate
-from foilrec.chances import normals
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.film import Film
 from foilrec.diffusion.gaussian import Prediction
@@ -17,7 +14,10 @@ from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
-from foilrec.moments import Moments
+from foilrec.negatives.calibration import calibrate
+from foilrec.negatives.moments import Moments
+from foilrec.numerics import kernels
+from foilrec.numerics.chances import normals
 
 
 class DMNS(Sampler):

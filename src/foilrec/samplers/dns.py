@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from foilrec import kernels
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption
-from foilrec.unseen import unseen_scores
+from foilrec.negatives.unseen import unseen_scores
+from foilrec.numerics import kernels
 
 
 class DNS(Sampler):

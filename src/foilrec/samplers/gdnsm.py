@@ -7,9 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from foilrec import kernels
-from foilrec.calibration import calibrate
-from foilrec.chances import chances, normals
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.data import Features
 from foilrec.diffusion.conditional import Conditional
@@ -19,10 +16,13 @@ from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.faithful import promise
-from foilrec.moments import Moments
-from foilrec.nearseen import near_seen
-from foilrec.pacing import opened
-from foilrec.projected import Projected
+from foilrec.negatives.calibration import calibrate
+from foilrec.negatives.moments import Moments
+from foilrec.negatives.nearseen import near_seen
+from foilrec.negatives.pacing import opened
+from foilrec.numerics import kernels
+from foilrec.numerics.chances import chances, normals
+from foilrec.tables.projected import Projected
 
 ROWS = 2048  # training rows whose pool is made at once
 PROBE = 256  # training rows by which levels are measured

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from foilrec import kernels, streams
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels, streams
 
 BLOCK = 2**22  # scores held at once
 

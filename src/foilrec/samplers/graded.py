@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec import kernels
-from foilrec.chances import chances
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.chains import Denoiser
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.numerics import kernels
+from foilrec.numerics.chances import chances
 
 
 class Graded(Sampler):

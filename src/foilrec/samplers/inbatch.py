@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from foilrec import kernels
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels
 
 
 class InBatch(Sampler):

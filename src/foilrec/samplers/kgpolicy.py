@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu
 
-from foilrec.chances import gumbel
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.nearest import neighbours
+from foilrec.graphs.nearest import neighbours
+from foilrec.numerics.chances import gumbel
 
 
 class KGPolicy(Sampler):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from foilrec import streams
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics import streams
 
 WAYS = ("exact", "approximate", "absent")
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from foilrec import hops
-from foilrec.chances import chances
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption
+from foilrec.negatives import hops
+from foilrec.numerics.chances import chances
 
 
 class MixGCF(Sampler):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from foilrec.chances import chances
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.generated import must_fit, read
-from foilrec.shelf import Shelf
+from foilrec.negatives.generated import must_fit, read
+from foilrec.negatives.shelf import Shelf
+from foilrec.numerics.chances import chances
 
 COSINES = 2**22  # held at once: 16 MB
 

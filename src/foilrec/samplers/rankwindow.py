@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec import kernels
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.pagerank import nearest_by_walk
-from foilrec.unseen import unseen_scores
+from foilrec.graphs.pagerank import nearest_by_walk
+from foilrec.negatives.unseen import unseen_scores
+from foilrec.numerics import kernels
 
 
 class RankWindow(Sampler):

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from foilrec import kernels, streams
-from foilrec.clusters import tightness
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels, streams
+from foilrec.numerics.clusters import tightness
 
 
 class RealHNS(Sampler):

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from foilrec import kernels
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels
 
 
 class SoftmaxSIR(Sampler):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from foilrec import kernels, streams
-from foilrec.chances import gumbel
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.numerics import kernels, streams
+from foilrec.numerics.chances import gumbel
 
 BLOCK = 4096  # users whose memory is renewed at once
 

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foilrec import kernels
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadOption
+from foilrec.numerics import kernels
 
 _EULER = 0.5772156649015329
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from foilrec import streams
+from foilrec.numerics import streams
 from foilrec.world import draws, features, pictures, words
 from foilrec.world.draws import Array
 

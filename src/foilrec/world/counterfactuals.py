@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from foilrec import streams
 from foilrec.data import Data
 from foilrec.errors import PartsDoNotFit
-from foilrec.generated import write
+from foilrec.negatives.generated import write
+from foilrec.numerics import streams
 from foilrec.world import draws
 from foilrec.world.catalogue import Catalogue, Values
 from foilrec.world.draws import Array

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec import streams
+from foilrec.numerics import streams
 from foilrec.world import draws
 from foilrec.world.catalogue import Catalogue
 from foilrec.world.draws import Array

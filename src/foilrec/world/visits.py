@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from foilrec import streams
+from foilrec.numerics import streams
 from foilrec.world import draws
 from foilrec.world.draws import Array
 from foilrec.world.tastes import Tastes

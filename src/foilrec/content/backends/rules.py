@@ -5,12 +5,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from foilrec import streams
 from foilrec.content.chat import Completion, Message
 from foilrec.content.lexicons import LEXICONS, PATTERNS, found, pattern
 from foilrec.content.schema import Schema
 from foilrec.content.templates import EVERYWHERE, MOST, NAME, VALUE
 from foilrec.errors import ModelFailed
+from foilrec.numerics import streams
 
 _BLOCK = re.compile(r"^<(\w+)>\n(.*)\n</\1>$", re.MULTILINE)
 _TASK = re.compile(r"^Task: (\w+)$", re.MULTILINE)

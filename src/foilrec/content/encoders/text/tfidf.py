@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec import streams
 from foilrec.content.encoder import Array
 from foilrec.errors import BadData, BadOption
-from foilrec.graphs import Graph
+from foilrec.graphs.sparse import Graph
+from foilrec.numerics import streams
 
 SPARE, POWERS = 10, 4  # of the randomised search: directions beyond those asked for, and power iterations
 FAINT = 1e-4  # of the strongest direction: what is weaker is rounding

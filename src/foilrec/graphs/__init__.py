@@ -1,0 +1,1 @@
+"""Sparse graphs of users and items: products with gradients, walks, neighbours, and graphs that are learned."""

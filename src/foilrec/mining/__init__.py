@@ -1,0 +1,1 @@
+"""Hard negatives mined offline, for any model of dot products."""

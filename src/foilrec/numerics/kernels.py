@@ -1,0 +1,312 @@
+"""The inner loops, each in two forms with the same result: compiled (numba, on a CPU) and plain torch (anywhere)."""
+
+import os
+import warnings
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+_GOLDEN, _MIX1, _MIX2 = -7046029254386353131, -4658895280553007687, -7723592293110705685
+_LOW = 0xFFFFFFFF
+
+
+@lru_cache(maxsize=1)
+def compiled() -> ModuleType | None:
+    """The compiled loops, or None when numba is missing or FOILREC_NUMBA=0."""
+    if os.environ.get("FOILREC_NUMBA") == "0":
+        return None
+    try:
+        from foilrec.numerics import compiled as loops
+    except ImportError:
+        return None
+    return loops
+
+
+def fast(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops, where they can serve these tensors."""
+    return compiled() if all(t.device.type == "cpu" for t in tensors) else None
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    return (x >> by) & ((1 << (64 - by)) - 1)  # a logical shift: torch has only the arithmetic one
+
+
+def mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64 words that stand for unsigned ones."""
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
+
+
+def words(rows: Tensor, key: int, count: int) -> Tensor:
+    """Random words [B, count], a function of (key, row, column) alone."""
+    if loops := fast(rows):
+        out = np.empty((len(rows), count), np.int64)
+        loops.words(rows.numpy(), np.uint64(key), out)
+        return torch.from_numpy(out)
+    base = mix(mix(rows) ^ key)
+    return mix(base[:, None] + torch.arange(1, count + 1, device=rows.device) * _GOLDEN)
+
+
+def below(x: Tensor, n: Tensor) -> Tensor:
+    """Random words scaled to 0..n-1: the high word of x * n, so that no value is favoured (n < 2**31)."""
+    return (_shift(x, 32) * n + (((x & _LOW) * n) >> 32)) >> 32
+
+
+def _count_in_segment(low: Tensor, high: Tensor, holds: "Holds") -> Tensor:
+    """The first place in low..high where holds(place) is false: a binary search for all at once."""
+    longest = int((high - low).max()) if low.numel() else 0
+    for _ in range(longest.bit_length()):
+        open_ = low < high
+        middle = (low + high) >> 1
+        yes = open_ & holds(middle)
+        low = torch.where(yes, middle + 1, low)
+        high = torch.where(open_ & ~yes, middle, high)
+    return low
+
+
+class Holds:
+    """The condition of one binary search over a sorted segment of `values`."""
+
+    def __init__(self, values: Tensor, bound: Tensor, offset: Tensor | None, strict: bool) -> None:
+        self.values, self.bound, self.offset, self.strict = values, bound, offset, strict
+
+    def __call__(self, place: Tensor) -> Tensor:
+        """Whether values[place] (less its place in the segment) lies at or below the bound."""
+        at = self.values[place.clamp(max=max(0, len(self.values) - 1))].long()
+        if self.offset is not None:
+            at = at - (place - self.offset)
+        return at < self.bound if self.strict else at <= self.bound
+
+
+def unseen(starts: Tensor, items: Tensor, users: Tensor, rows: Tensor, key: int, count: int, n_items: int) -> Tensor:
+    """Uniform draws [B, count] from what each user's sorted segment of `items` leaves out.
+
+    The r-th free item is r + t, where t taken items a_0 < a_1 < ... have a_k - k <= r: no rejection, bounded time.
+    """
+    if loops := fast(starts, users):
+        out = np.empty((len(users), count), np.int64)
+        loops.unseen(starts.numpy(), items.numpy(), users.numpy(), rows.numpy(), np.uint64(key), n_items, out)
+        return torch.from_numpy(out)
+    start, end = starts[users][:, None], starts[users + 1][:, None]
+    r = below(words(rows, key, count), n_items - (end - start))
+    place = _search(items, start, end, r, offset=True)
+    return r + place - start
+
+
+def contains(starts: Tensor, items: Tensor, users: Tensor, asked: Tensor) -> Tensor:
+    """Whether asked [B, K] is in each user's sorted segment of `items`: bool [B, K]."""
+    if loops := fast(starts, users):
+        out = np.empty(asked.shape, np.bool_)
+        loops.contains(starts.numpy(), items.numpy(), users.numpy(), asked.numpy(), out)
+        return torch.from_numpy(out)
+    start, end = starts[users][:, None], starts[users + 1][:, None]
+    place = _search(items, start, end, asked, strict=True)
+    if not len(items):
+        return torch.zeros_like(asked, dtype=torch.bool)
+    return (place < end) & (items[place.clamp(max=len(items) - 1)].long() == asked)
+
+
+def _search(
+    values: Tensor, start: Tensor, end: Tensor, bound: Tensor, *, offset: bool = False, strict: bool = False
+) -> Tensor:
+    if not len(values):
+        return start.expand_as(bound)
+    holds = Holds(values, bound, start if offset else None, strict)
+    return _count_in_segment(start.expand_as(bound), end.expand_as(bound), holds)
+
+
+def weighted_unseen(
+    starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor, users: Tensor, rows: Tensor, key: int, count: int
+) -> Tensor:
+    """Draws [B, count] from what a user left out, in proportion to integer weights.
+
+    cumulative [I + 1] are prefix sums of the weights (total at most 2**40); before [E] is the free mass below each
+    taken item. The law is exact up to the modulo's 2**-22.
+    """
+    if loops := fast(starts, users):
+        out = np.empty((len(users), count), np.int64)
+        loops.weighted_unseen(
+            starts.numpy(),
+            items.numpy(),
+            before.numpy(),
+            cumulative.numpy(),
+            users.numpy(),
+            rows.numpy(),
+            np.uint64(key),
+            out,
+        )
+        return torch.from_numpy(out)
+    start, end = starts[users][:, None], starts[users + 1][:, None]
+    free = cumulative[-1] - seen_mass(starts, items, before, cumulative, users)
+    r = _shift(words(rows, key, count), 2) % free[:, None]
+    place = _search(before, start, end, r)
+    last = (place - 1).clamp(min=0)
+    if len(items):
+        skipped = cumulative[items[last].long() + 1] - before[last]
+        r = torch.where(place > start, r + skipped, r)
+    return torch.searchsorted(cumulative, r, right=True) - 1
+
+
+def seen_mass(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor, users: Tensor) -> Tensor:
+    """The weight of all that each user has taken, [B]."""
+    if not len(items):
+        return torch.zeros_like(users)
+    end = starts[users + 1]
+    last = (end - 1).clamp(min=0)
+    return torch.where(end > starts[users], cumulative[items[last].long() + 1] - before[last], 0)
+
+
+def multiply(
+    rows: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    *,
+    only: Tensor | None = None,
+    plus: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """scale * (A x + plus) for a sparse A by rows, (starts [n + 1], columns [E], values [E]), and x [m, D]: [n, D].
+
+    only: ids [R] of the rows of A to work out, [R, D] then. No gradient.
+    """
+    (starts, columns, values), x = rows, x.detach()
+    dense_enough = plus is None or len(columns) > 4 * len(starts)  # a pass of its own for `plus` has to be worth it
+    if only is None and dense_enough and x.device.type == "cpu" and x.dtype == values.dtype == torch.float32:
+        weights = values if scale == 1 else values * scale
+        product = embedding_bag(  # torch's fastest sparse product, by far
+            columns, x, starts.int(), mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+        return product if plus is None else product.add_(plus.detach(), alpha=scale)
+    if loops := fast(starts, x):
+        dense = x.contiguous().numpy()
+        added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
+        some = np.empty(0, np.int64) if only is None else only.numpy()
+        out = np.empty((len(starts) - 1 if only is None else len(some), x.shape[1]), dense.dtype)
+        if len(out):
+            arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense, some, added, dense.dtype.type(scale))
+            loops.multiply(*arrays, out)
+        return torch.from_numpy(out)
+    with warnings.catch_warnings():  # torch calls its CSR support beta, once a process
+        warnings.filterwarnings("ignore", message="Sparse CSR")
+        matrix = torch.sparse_csr_tensor(
+            starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)), check_invariants=False
+        )
+    product = matrix @ x if only is None else (matrix @ x)[only]
+    return (product if plus is None else product + plus.detach()) * scale
+
+
+def candidate_scores(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
+    """query [B, D] against table[ids [B, M]] without gradient and without holding [B, M, D]: [B, M]."""
+    query, table = query.detach(), table.detach()
+    if loops := fast(query, table, ids):
+        out = np.empty(ids.shape, query.numpy().dtype)
+        loops.candidate_scores(query.contiguous().numpy(), table.contiguous().numpy(), ids.numpy(), out)
+        return torch.from_numpy(out)
+    rows = max(1, 2**21 // max(1, ids.shape[1] * query.shape[1]))  # about 8 MB a block
+    blocks = zip(query.split(rows), ids.split(rows), strict=True)
+    return torch.cat([torch.bmm(table[i], q.unsqueeze(2)).squeeze(2) for q, i in blocks])
+
+
+def ranks(scores: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
+    """The place, from 0, of each wanted item in its row of scores [B, I]: starts [B + 1], wanted [E] -> [E].
+
+    Items with equal scores stand in the order of their ids.
+    """
+    if loops := fast(scores, wanted):
+        out = np.empty(len(wanted), np.int64)
+        loops.ranks(scores.numpy(), starts.numpy(), wanted.numpy(), out)
+        return torch.from_numpy(out)
+    row = torch.repeat_interleave(torch.arange(len(scores), device=scores.device), starts.diff())
+    ids = torch.arange(scores.shape[1], device=scores.device)
+    found = [torch.empty(0, dtype=torch.long, device=scores.device)]
+    for r, items in zip(row.split(256), wanted.split(256), strict=True):  # [256, I] at a time
+        mine = scores[r, items].unsqueeze(1)
+        found.append(((scores[r] > mine) | ((scores[r] == mine) & (ids < items[:, None]))).sum(1))
+    return torch.cat(found)
+
+
+def places(scores: Tensor, starts: Tensor, wanted: Tensor, many: int | None = None) -> Tensor:
+    """ranks, with NaN left out of the ranking and bounded time: a row with over `many` wanted items is sorted once.
+
+    many: by default where sorting begins to pay, 128 compiled and 0 in torch; the places are the same whatever it is.
+    """
+    counts = starts.diff()
+    heavy = counts > ((128 if compiled() else 0) if many is None else many)
+    if scores.device.type != "cpu" or not heavy.any():
+        return ranks(scores, starts, wanted)
+    out = torch.empty_like(wanted)
+    light = torch.repeat_interleave(~heavy, counts)
+    bounds = torch.cat([starts.new_zeros(1), (counts * ~heavy).cumsum(0)])
+    out[light] = ranks(scores, bounds, wanted[light])
+    rows, at, ids, found = scores.numpy(), starts.tolist(), wanted.numpy(), out.numpy()
+    for r in heavy.nonzero().flatten().tolist():
+        mine = slice(at[r], at[r + 1])
+        found[mine] = _row_places(rows[r], ids[mine])
+    return out
+
+
+def _row_places(row: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if len(wanted) <= 8:
+        above = [np.count_nonzero(row > row[i]) + np.count_nonzero(row[:i] == row[i]) for i in wanted]
+        return np.array(above, np.int64)
+    ordered = np.sort(row)  # NaN last; many times faster than a stable argsort, which only ties need
+    mine = row[wanted]
+    first, after = np.searchsorted(ordered, mine), np.searchsorted(ordered, mine, side="right")
+    if (after - first == 1).all():
+        early: np.ndarray[Any, Any] = len(row) - np.isnan(row).sum() - after
+        return early
+    place = np.empty(len(row), np.int64)
+    place[np.argsort(-row, kind="stable")] = np.arange(len(row))
+    found: np.ndarray[Any, Any] = place[wanted]
+    return found
+
+
+def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The first `most` items of each row of scores [B, I], NaN left out: ids and scores [B, most], best first.
+
+    Items with equal scores stand in the order of their ids; -1 and -inf stand where a row has no more items. torch.topk
+    takes any of the items that tie for the last place: rows where they do are sorted whole.
+    """
+    ids = torch.full((len(scores), most), -1, device=scores.device)
+    values = torch.full(ids.shape, -torch.inf, dtype=scores.dtype, device=scores.device)
+    if loops := fast(scores):
+        loops.best(scores.numpy(), ids.numpy(), values.numpy())
+        return ids, values
+    take = min(most, scores.shape[1])
+    low = torch.nan_to_num(scores, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    found, at = low.topk(min(take + 1, scores.shape[1]))
+    unclear = found[:, take - 1] == found[:, -1]  # a tie for the last place, or no more items
+    at, order = at[:, :take].sort()
+    found, order = found[:, :take].gather(1, order).sort(descending=True, stable=True)
+    ids[:, :take], values[:, :take] = at.gather(1, order), found
+    for rows in unclear.nonzero().flatten().split(256):
+        order = low[rows].sort(descending=True, stable=True).indices
+        out = scores[rows].isnan()
+        order = order.gather(1, out.gather(1, order).byte().sort(stable=True).indices)[:, :take]
+        gone = out.gather(1, order)
+        ids[rows, :take] = order.masked_fill(gone, -1)
+        values[rows, :take] = low[rows].gather(1, order)
+    return ids, values
+
+
+def row_loops(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops over rows of tables, where they can serve these tensors."""
+    if not fast(*tensors):
+        return None
+    from foilrec.numerics import compiled_rows  # needs numba, which is there
+
+    return compiled_rows
+
+
+def differences(table: np.ndarray[Any, Any], plus: Tensor, minus: Tensor) -> Tensor:
+    """table[plus] - table[minus] in float32, for a numpy table [I, F] and ids [B]: [B, F]."""
+    if isinstance(table, np.ndarray) and table.dtype in (np.float32, np.float64) and (loops := row_loops()):
+        out = np.empty((len(plus), table.shape[1]), np.float32)
+        loops.row_differences(table, plus.numpy(), minus.numpy(), out)
+        return torch.from_numpy(out)
+    return torch.from_numpy(np.asarray(table[plus.numpy()], np.float32) - np.asarray(table[minus.numpy()], np.float32))

@@ -1,0 +1,1 @@
+"""What backbones make their tables of: embeddings, and features through linear maps."""
