@@ -75,14 +75,14 @@ def recipe_of(host: str, method: str, choice: int, rate: float, seed: int) -> Re
     changes = [f"seed={seed}", f"name={method}-{host}", "train.patience=10", *OF_HOST.get(host, ())]
     if method != "uniform":
         changes += [f"sampler.name={method}", *settings(method)[choice]]
-    own = float(Recipe.load(path).optimizer["lr"])
+    own = float(Recipe.load(path).optimizer.options["lr"])
     return Recipe.load(path, [*changes, f"optimizer.lr={own * rate:g}"])
 
 
 def trained(host: str, method: str, choice: int, rate: float, seed: int) -> Run | None:
     """The finished run of a setting and seed; None if another process has it in hand."""
     folder = RUNS / host / f"{method}-{choice}-s{seed}"
-    if not Run(folder).finished:
+    if not done(folder):
         claim = folder.with_suffix(".claim")
         claim.parent.mkdir(parents=True, exist_ok=True)
         if claim.exists() and _alive(claim.read_text()):
@@ -108,13 +108,18 @@ def _alive(number: str) -> bool:
     return True
 
 
+def done(folder: Path) -> bool:
+    """Whether a finished run lies there."""
+    return (folder / "recipe.toml").is_file() and Run(folder).finished
+
+
 def best(host: str, method: str) -> int | None:
     """The setting that is best on validation with the first seed; None while not all are tried."""
     count = len(RATES) if method == "uniform" else len(SETTINGS[method])
-    tried = [Run(RUNS / host / f"{method}-{choice}-s0") for choice in range(count)]
-    if not all(run.finished for run in tried):
+    tried = [RUNS / host / f"{method}-{choice}-s0" for choice in range(count)]
+    if not all(map(done, tried)):
         return None
-    return max(range(count), key=lambda choice: validation(tried[choice]))
+    return max(range(count), key=lambda choice: validation(Run(tried[choice])))
 
 
 def work(host: str, methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
@@ -151,8 +156,7 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
     for method in HOSTS[host]:
         choice = best(host, method)
         if choice is not None:
-            runs = [Run(path) for path in sorted((RUNS / host).glob(f"{method}-{choice}-s*")) if path.is_dir()]
-            picked[method] = [run for run in runs if run.finished]
+            picked[method] = [Run(path) for path in sorted((RUNS / host).glob(f"{method}-{choice}-s*")) if done(path)]
     if "uniform" not in picked:
         return
     metric = picked["uniform"][0].recipe.train.select
@@ -166,7 +170,7 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
             "method": method,
             "setting": best(host, method),
             "changes": list(settings(method)[best(host, method) or 0]) if method != "uniform" else [],
-            "rate": runs[0].recipe.optimizer["lr"],
+            "rate": runs[0].recipe.optimizer.options["lr"],
             "seeds": [run.recipe.seed for run in runs],
             "fingerprint": runs[0].about["data"]["fingerprint"],
             "metric": metric,

@@ -77,6 +77,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f": did you mean {near[0]!r}?" if near else ""
 
 
+def must_hold(owner: str, **checks: tuple[object, bool, str]) -> None:
+    """Raises BadOption on the first option that is not as it must be: name=(value, whether it is, what is wanted).
+
+    >>> must_hold("dns", count=(1, True, "at least 1"), pool=(-1, False, "at least 0"))
+    Traceback (most recent call last):
+    foilrec.errors.BadOption: dns: pool = -1 must be at least 0.
+    """
+    for name, (value, good, wanted) in checks.items():
+        if not good:
+            raise BadOption(f"{owner}: {name} = {value!r} must be {wanted}.")
+
+
 def some(values: Iterable[object], most: int = 5) -> str:
     """The first few values of many, for a message: «3, 8, 9 and 4 more».
 

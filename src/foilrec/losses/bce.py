@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -22,8 +22,11 @@ class BCE(Loss):
 
     def __init__(self, *, positive_weight: float = 1.0, label: float = 0.0, cosine: bool = False) -> None:
         super().__init__()
-        if not (positive_weight > 0 and 0 <= label < 1):
-            raise BadOption(f"bce: positive_weight = {positive_weight} must be above 0, label = {label} in 0 .. 1.")
+        must_hold(
+            "bce",
+            positive_weight=(positive_weight, positive_weight > 0, "above 0"),
+            label=(label, 0 <= label < 1, "at least 0 and below 1"),
+        )
         self.positive_weight, self.label, self.cosine = positive_weight, label, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

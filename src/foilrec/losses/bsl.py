@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Loss, Negatives, Tables, score
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 from foilrec.numerics.angles import cosine
 
@@ -22,8 +22,11 @@ class BSL(Loss):
 
     def __init__(self, *, temperature: float = 0.1, power: float = 1.1, cosine: bool = True) -> None:
         super().__init__()
-        if not (temperature > 0 and power > 0):
-            raise BadOption(f"bsl: temperature = {temperature} and power = {power} must be above 0.")
+        must_hold(
+            "bsl",
+            temperature=(temperature, temperature > 0, "above 0"),
+            power=(power, power > 0, "above 0"),
+        )
         self.temperature, self.power, self.cosine = temperature, power, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -20,8 +20,10 @@ class CCL(Loss):
 
     def __init__(self, *, margin: float = 0.8, weight: float = 150.0, cosine: bool = True) -> None:
         super().__init__()
-        if not weight > 0:
-            raise BadOption(f"ccl: weight = {weight} must be above 0.")
+        must_hold(
+            "ccl",
+            weight=(weight, weight > 0, "above 0"),
+        )
         self.margin, self.weight, self.cosine = margin, weight, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec.core import Batch, Data, Loss, Negatives, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import fullsoftmax, rowwise
 from foilrec.numerics.angles import unit
 
@@ -30,8 +30,11 @@ class CrossEntropy(Loss):
         cosine: bool = False,
     ) -> None:
         super().__init__()
-        if not (temperature > 0 and block > 0):
-            raise BadOption(f"crossentropy: temperature = {temperature} and block = {block} must be above 0.")
+        must_hold(
+            "crossentropy",
+            temperature=(temperature, temperature > 0, "above 0"),
+            block=(block, block > 0, "above 0"),
+        )
         self.temperature, self.mask_known, self.block, self.cosine = temperature, mask_known, block, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -30,10 +30,12 @@ class CW(Loss):
         cosine: bool = True,
     ) -> None:
         super().__init__()
-        if not (sharpness >= 0 and 0 <= prior < 1 and temperature > 0):
-            raise BadOption(
-                f"cw: sharpness = {sharpness} from 0, prior = {prior} in 0 .. 1, temperature = {temperature} above 0."
-            )
+        must_hold(
+            "cw",
+            sharpness=(sharpness, sharpness >= 0, "at least 0"),
+            prior=(prior, 0 <= prior < 1, "at least 0 and below 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.sharpness, self.prior, self.temperature = sharpness, prior, temperature
         self.correct, self.cosine = correct, cosine
 

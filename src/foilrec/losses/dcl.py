@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -25,8 +25,11 @@ class DCL(Loss):
         self, *, prior: float = 0.01, temperature: float = 0.1, correct: bool = True, cosine: bool = True
     ) -> None:
         super().__init__()
-        if not (0 <= prior < 1 and temperature > 0):
-            raise BadOption(f"dcl: prior = {prior} must be in 0 .. 1, temperature = {temperature} above 0.")
+        must_hold(
+            "dcl",
+            prior=(prior, 0 <= prior < 1, "at least 0 and below 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.prior, self.temperature, self.correct, self.cosine = prior, temperature, correct, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

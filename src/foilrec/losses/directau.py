@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Loss, Negatives, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics.angles import unit
 
 
@@ -21,8 +21,10 @@ class DirectAU(Loss):
 
     def __init__(self, *, gamma: float = 1.0, distinct: bool = True) -> None:
         super().__init__()
-        if not gamma >= 0:
-            raise BadOption(f"directau: gamma = {gamma} must not be below 0.")
+        must_hold(
+            "directau",
+            gamma=(gamma, gamma >= 0, "at least 0"),
+        )
         self.gamma, self.distinct = gamma, distinct
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 from foilrec.numerics import rowwise
 
 
@@ -22,8 +22,11 @@ class GBCE(Loss):
 
     def __init__(self, *, t: float = 0.75, items: int | None = None, cosine: bool = False) -> None:
         super().__init__()
-        if not 0 <= t <= 1 or (items is not None and items < 2):
-            raise BadOption(f"gbce: t = {t} must be in 0 .. 1, items = {items} at least 2.")
+        must_hold(
+            "gbce",
+            t=(t, 0 <= t <= 1, "in 0 .. 1"),
+            items=(items, items is None or items >= 2, "at least 2"),
+        )
         self.t, self.items, self.cosine = t, items, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -29,8 +29,12 @@ class HCL(Loss):
         cosine: bool = True,
     ) -> None:
         super().__init__()
-        if not (beta >= 0 and 0 <= prior < 1 and temperature > 0):
-            raise BadOption(f"hcl: beta = {beta} >= 0, prior = {prior} in 0 .. 1, temperature = {temperature} above 0.")
+        must_hold(
+            "hcl",
+            beta=(beta, beta >= 0, "at least 0"),
+            prior=(prior, 0 <= prior < 1, "at least 0 and below 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.beta, self.prior, self.temperature, self.correct, self.cosine = beta, prior, temperature, correct, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

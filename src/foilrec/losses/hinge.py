@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -22,8 +22,10 @@ class Hinge(Loss):
 
     def __init__(self, *, margin: float = 1.0, items: int | None = None, cosine: bool = False) -> None:
         super().__init__()
-        if not margin > 0:
-            raise BadOption(f"hinge: margin = {margin} must be above 0.")
+        must_hold(
+            "hinge",
+            margin=(margin, margin > 0, "above 0"),
+        )
         self.margin, self.items, self.cosine = margin, items, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

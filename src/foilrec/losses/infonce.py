@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 
@@ -22,8 +22,10 @@ class InfoNCE(Loss):
 
     def __init__(self, *, temperature: float = 0.1, with_positive: bool = True, cosine: bool = True) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise BadOption(f"infonce: temperature = {temperature} must be above 0.")
+        must_hold(
+            "infonce",
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.temperature, self.with_positive, self.cosine = temperature, with_positive, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

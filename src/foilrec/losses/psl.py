@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import rowwise
 
 TINY = 1e-8  # what the logarithm's argument is kept above
@@ -34,8 +34,11 @@ class PSL(Loss):
         cosine: bool = True,
     ) -> None:
         super().__init__()
-        if not (temperature > 0 and scale > 0):
-            raise BadOption(f"psl: temperature = {temperature} and scale = {scale} must be above 0.")
+        must_hold(
+            "psl",
+            temperature=(temperature, temperature > 0, "above 0"),
+            scale=(scale, scale > 0, "above 0"),
+        )
         self.activation, self.temperature, self.scale, self.cosine = activation, temperature, scale, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

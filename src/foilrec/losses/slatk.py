@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Loss, Negatives, Tables, score
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import fullsoftmax, rowwise
 from foilrec.numerics.angles import cosine, unit
 
@@ -33,10 +33,12 @@ class SLatK(Loss):
         cosine: bool = True,
     ) -> None:
         super().__init__()
-        if not (top >= 1 and temperature > 0 and sharpness > 0):
-            raise BadOption(
-                f"slatk: top = {top} from 1, temperature = {temperature} and sharpness = {sharpness} above 0."
-            )
+        must_hold(
+            "slatk",
+            top=(top, top >= 1, "at least 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+            sharpness=(sharpness, sharpness > 0, "above 0"),
+        )
         self.top, self.temperature, self.sharpness, self.exact, self.cosine = top, temperature, sharpness, exact, cosine
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

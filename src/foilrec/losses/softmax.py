@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 
 
 class Softmax(Loss):
@@ -20,8 +20,10 @@ class Softmax(Loss):
 
     def __init__(self, *, temperature: float = 1.0, correct: bool = True) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise BadOption(f"softmax: temperature = {temperature} must be above 0.")
+        must_hold(
+            "softmax",
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.temperature, self.correct = temperature, correct
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:

@@ -13,7 +13,7 @@ from foilrec.diffusion.backwards import back
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold
 from foilrec.negatives.boundary import Boundary, Kind
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -82,19 +82,18 @@ class ADAR(Sampler):
     ) -> None:
         super().__init__(data)
         begin = confidence if start is None else start
-        for name, value, good, wanted in (
-            ("confidence", confidence, 0 < confidence < 1, "between 0 and 1"),
-            ("start", start, 0 < begin < 1, "between 0 and 1"),
-            ("ramp", ramp, ramp >= 1, "at least 1"),
-            ("warmup", warmup, warmup >= 0, "at least 0"),
-            ("t_min", t_min, 0 <= t_min < (steps or 1), "a step of the chain"),
-            ("band", band, len(band) == 2 and 0 <= band[0] <= band[1], "two numbers of steps that rise from 0"),
-            ("weight", weight, 0 <= weight <= 1, "in 0 .. 1"),
-            ("count", count, count >= 1, "at least 1"),
-            ("reverse", reverse, 0 <= reverse <= (steps or reverse), "at least 0, and no more than the chain's steps"),
-        ):
-            if not good:
-                raise BadOption(f"adar: {name} = {value!r} must be {wanted}.")
+        must_hold(
+            "adar",
+            confidence=(confidence, 0 < confidence < 1, "between 0 and 1"),
+            start=(start, 0 < begin < 1, "between 0 and 1"),
+            ramp=(ramp, ramp >= 1, "at least 1"),
+            warmup=(warmup, warmup >= 0, "at least 0"),
+            t_min=(t_min, 0 <= t_min < (steps or 1), "a step of the chain"),
+            band=(band, len(band) == 2 and 0 <= band[0] <= band[1], "two numbers of steps that rise from 0"),
+            weight=(weight, 0 <= weight <= 1, "in 0 .. 1"),
+            count=(count, count >= 1, "at least 1"),
+            reverse=(reverse, 0 <= reverse <= (steps or reverse), "at least 0, and no more than the chain's steps"),
+        )
         if steps is None and (undecided, reverse, max(band)) != ("skip", 0, 0):
             raise BadOption('adar: steps = None has no steps for undecided = "t_min", reverse or band: give it some.')
         if (transition == "draw" or cosine) and (begin, confidence) != (0.5, 0.5):

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels
 
 
@@ -29,11 +29,13 @@ class AHNS(Sampler):
         floor: float = 0.001,
     ) -> None:
         super().__init__(data)
-        if pool < 1 or beta <= 0 or p > -1 or floor <= 0:
-            raise BadOption(
-                f"ahns: pool = {pool} must be at least 1, beta = {beta} and floor = {floor} above 0, and p = {p} at "
-                "most -1: above it harder positives would get easier negatives."
-            )
+        must_hold(
+            "ahns",
+            pool=(pool, pool >= 1, "at least 1"),
+            beta=(beta, beta > 0, "above 0"),
+            floor=(floor, floor > 0, "above 0"),
+            p=(p, p <= -1, "at most -1: above it harder positives would get easier negatives"),
+        )
         self.pool, self.alpha, self.beta, self.p, self.floor = pool, alpha, beta, p, floor
 
     def wanted(self, positive: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels
 
 
@@ -40,11 +40,14 @@ class BNS(Sampler):
         reference: int = 64,
     ) -> None:
         super().__init__(data)
-        if not 1 <= count <= pool or reference < 1 or weight < 0 or scale < 0:
-            raise BadOption(
-                f"bns: count = {count} and pool = {pool} must rise from 1, reference = {reference} be at least 1, "
-                f"weight = {weight} and scale = {scale} at least 0."
-            )
+        must_hold(
+            "bns",
+            count=(count, count >= 1, "at least 1"),
+            pool=(pool, pool >= count, f"at least count = {count}"),
+            reference=(reference, reference >= 1, "at least 1"),
+            weight=(weight, weight >= 0, "at least 0"),
+            scale=(scale, scale >= 0, "at least 0"),
+        )
         self.pool, self.count, self.weight, self.reference = pool, count, weight, reference
         total = max(1, len(data.train)) if per == "interactions" else data.n_users
         prior = (scale * data.popularity / total).clamp(0, 1)

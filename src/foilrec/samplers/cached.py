@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 
 ROWS = 2048  # training rows that the inner sampler is asked about at once
 
@@ -31,8 +31,10 @@ class Cached(Sampler):
 
     def __init__(self, data: Data, *, inner: Sampler | None = None, every: int = 5) -> None:
         super().__init__(data)
-        if every < 1:
-            raise BadOption(f"cached: every = {every} must be at least 1.")
+        must_hold(
+            "cached",
+            every=(every, every >= 1, "at least 1"),
+        )
         self.inner, self.every, self.refreshed = inner, every, -1
         self.log_q_is = "exact" if inner is None else inner.log_q_is
         self.kept: dict[str, Tensor] = {}

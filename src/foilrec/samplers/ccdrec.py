@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.chains import Denoiser
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold
 from foilrec.negatives.ranked import pick_ranked
 from foilrec.numerics import kernels, streams
 
@@ -52,15 +52,18 @@ class CCDRec(Sampler):
         start: int | None = None,
     ) -> None:
         super().__init__(data)
-        if delta < 1 or not 0 <= omega <= 1 or candidates <= 0 or not 0 < top <= 1:
-            raise BadOption(
-                f"ccdrec: delta = {delta} must be at least 1, omega = {omega} in 0 .. 1, candidates = {candidates} "
-                f"above 0 and top = {top} in 0 .. 1."
-            )
-        if stage is not None and not 1 <= stage <= FINAL:
-            raise BadOption(
-                f"ccdrec: stage = {stage} must be 1 .. 4 for a pool of the chain, or 5 for the final items."
-            )
+        must_hold(
+            "ccdrec",
+            delta=(delta, delta >= 1, "at least 1"),
+            omega=(omega, 0 <= omega <= 1, "in 0 .. 1"),
+            candidates=(candidates, candidates > 0, "above 0"),
+            top=(top, 0 < top <= 1, "above 0, up to 1"),
+            stage=(
+                stage,
+                stage is None or 1 <= stage <= FINAL,
+                "1 .. 4 for a pool of the chain, or 5 for the final items",
+            ),
+        )
         if start is not None and not legacy:
             raise BadOption("ccdrec: start belongs to legacy = true: otherwise stage 1 lasts delta epochs.")
         self.delta, self.end, self.omega, self.top, self.fixed = delta, end, omega, top, stage

@@ -11,7 +11,7 @@ from foilrec.diffusion.chains import Denoise
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -86,19 +86,18 @@ class CNSDiff(Sampler):
             "learns": (learns, "items"),
         }
         promise("cnsdiff", faithful, released)
-        for name, value, good, wanted in (
-            ("steps", steps, steps >= 2, "at least 2"),
-            ("starts", starts, bool(starts) and min(starts) >= 1 and max(starts) <= steps, "steps, in 1 .. steps"),
-            ("first", first, len(first) == 2 and min(first) > 0, "two numbers above 0"),
-            ("last", last, len(last) == 2 and min(last) > 0, "two numbers above 0"),
-            ("epochs", epochs, epochs >= 1, "at least 1"),
-            ("least", least, 0 <= least <= 1, "in 0 .. 1"),
-            ("temperature", temperature, temperature > 0, "above 0"),
-            ("contrast", contrast, contrast >= 0, "at least 0"),
-            ("calibrate", calibrate, calibrate is None or calibrate > 0, "above 0, or None"),
-        ):
-            if not good:
-                raise BadOption(f"cnsdiff: {name} = {value!r} must be {wanted}.")
+        must_hold(
+            "cnsdiff",
+            steps=(steps, steps >= 2, "at least 2"),
+            starts=(starts, bool(starts) and min(starts) >= 1 and max(starts) <= steps, "steps, in 1 .. steps"),
+            first=(first, len(first) == 2 and min(first) > 0, "two numbers above 0"),
+            last=(last, len(last) == 2 and min(last) > 0, "two numbers above 0"),
+            epochs=(epochs, epochs >= 1, "at least 1"),
+            least=(least, 0 <= least <= 1, "in 0 .. 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+            contrast=(contrast, contrast >= 0, "at least 0"),
+            calibrate=(calibrate, calibrate is None or calibrate > 0, "above 0, or None"),
+        )
         self.starts, self.whole, self.normalise = sorted(starts, reverse=True), reverse == "whole", normalise
         self.first, self.last, self.epochs, self.least = first, last, epochs, least
         self.most, self.contrast, self.temperature, self.jitter = calibrate, contrast, temperature, jitter

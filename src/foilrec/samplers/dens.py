@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, score
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 from foilrec.negatives import hops
 
 
@@ -39,11 +39,14 @@ class DENS(Sampler):
         joint: bool = True,
     ) -> None:
         super().__init__(data)
-        if min(pool, count, warmup, dim) < 1 or gamma < 0:
-            raise BadOption(
-                f"dens: pool = {pool}, count = {count}, warmup = {warmup} and dim = {dim} must be at least 1, gamma = "
-                f"{gamma} at least 0."
-            )
+        must_hold(
+            "dens",
+            pool=(pool, pool >= 1, "at least 1"),
+            count=(count, count >= 1, "at least 1"),
+            warmup=(warmup, warmup >= 1, "at least 1"),
+            dim=(dim, dim >= 1, "at least 1"),
+            gamma=(gamma, gamma >= 0, "at least 0"),
+        )
         self.pool, self.count, self.gamma, self.warmup, self.joint = pool, count, gamma, warmup, joint
         self.user_gate, self.item_gate, self.positive_gate, self.negative_gate = (nn.Linear(dim, dim) for _ in range(4))
 

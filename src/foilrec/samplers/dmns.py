@@ -12,7 +12,7 @@ from foilrec.diffusion.gaussian import Prediction
 from foilrec.diffusion.guidance import must_end_in_noise
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -81,11 +81,12 @@ class DMNS(Sampler):
                 f"dmns: levels = {tuple(levels)} must fall from below 1, each at a step of its own (steps = {steps}), "
                 f"and weights = {tuple(weights)} be as many, none below 0."
             )
-        if inner_steps < 1 or start_epoch < 0 or (calibrate is not None and calibrate <= 0):
-            raise BadOption(
-                f"dmns: inner_steps = {inner_steps} must be at least 1, start_epoch = {start_epoch} at least 0 and "
-                f"calibrate = {calibrate} above 0, or None."
-            )
+        must_hold(
+            "dmns",
+            inner_steps=(inner_steps, inner_steps >= 1, "at least 1"),
+            start_epoch=(start_epoch, start_epoch >= 0, "at least 0"),
+            calibrate=(calibrate, calibrate is None or calibrate > 0, "above 0, or None"),
+        )
         self.weights, self.most, self.start = [1.0, *weights], calibrate, start_epoch
         self.normalise, self.absolute, self.inner_steps, self.dim = normalise, error == "absolute", inner_steps, dim
         self.lr, self.alternates = lr, passes == "alternate"

@@ -14,7 +14,7 @@ from foilrec.diffusion.gaussian import Prediction
 from foilrec.diffusion.guidance import composed, must_end_in_noise, subsets
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -118,7 +118,8 @@ class GDNSM(Sampler):
         promise("gdnsm", faithful, released)
         names = data.modalities(modalities, "gdnsm is guided by", "take dmns, which needs none")
         outcomes = 2 ** len(names) - 1
-        _must_hold(
+        must_hold(
+            "gdnsm",
             draws=(draws, draws >= 1, "at least 1"),
             start_epoch=(start_epoch, start_epoch >= 0, "at least 0"),
             power=(power, power > 0, "above 0"),
@@ -271,12 +272,6 @@ class GDNSM(Sampler):
             found, level = self._make(batch, model.query(tables, batch), contents)
             made[each.rows], levels[each.rows] = found.to(made), level.to(levels)
         return made, levels
-
-
-def _must_hold(**checks: tuple[object, bool, str]) -> None:
-    for name, (value, good, wanted) in checks.items():
-        if not good:
-            raise BadOption(f"gdnsm: {name} = {value!r} must be {wanted}.")
 
 
 def _scales(names: Sequence[str], scale: float | Mapping[str, float]) -> list[float]:

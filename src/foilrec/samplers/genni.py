@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels, streams
 
 BLOCK = 2**22  # scores held at once
@@ -31,11 +31,13 @@ class GenNi(Sampler):
         self, data: Data, *, subset: int = 1000, temperature: float = 1.0, warmup: int = 0, count: int = 1
     ) -> None:
         super().__init__(data)
-        if subset < 0 or count < 1 or warmup < 0 or not temperature > 0:
-            raise BadOption(
-                f"genni: subset = {subset} and warmup = {warmup} must be at least 0, count = {count} at least 1, "
-                f"temperature = {temperature} above 0."
-            )
+        must_hold(
+            "genni",
+            subset=(subset, subset >= 0, "at least 0"),
+            warmup=(warmup, warmup >= 0, "at least 0"),
+            count=(count, count >= 1, "at least 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.subset, self.temperature, self.warmup, self.count = subset, temperature, warmup, count
         if not subset or subset >= data.n_items:
             self.log_q_is, self.shares_batch = "exact", False

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.chains import Denoiser
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 from foilrec.numerics import kernels
 from foilrec.numerics.chances import chances
 
@@ -45,13 +45,17 @@ class Graded(Sampler):
         likeness: float | None = None,
     ) -> None:
         super().__init__(data)
-        if not targets or not all(0 < target < 1 for target in targets):
-            raise BadOption(f"graded: targets = {targets!r} must be percentiles between 0 and 1, one a stage.")
-        if delta < 1 or candidates < 2 or not 0 <= omega <= 1:
-            raise BadOption(
-                f"graded: delta = {delta} must be at least 1, candidates = {candidates} at least 2, omega = {omega} "
-                "in 0 .. 1."
-            )
+        must_hold(
+            "graded",
+            targets=(
+                targets,
+                bool(targets) and all(0 < target < 1 for target in targets),
+                "percentiles between 0 and 1, one a stage",
+            ),
+            delta=(delta, delta >= 1, "at least 1"),
+            candidates=(candidates, candidates >= 2, "at least 2"),
+            omega=(omega, 0 <= omega <= 1, "in 0 .. 1"),
+        )
         self.targets, self.delta, self.by, self.candidates = tuple(targets), delta, by, candidates
         self.omega, self.ceiling, self.likeness = omega, ceiling, likeness
         self.stage = 0

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels
 
 
@@ -31,8 +31,10 @@ class InBatch(Sampler):
 
     def __init__(self, data: Data, *, count: int = 32) -> None:
         super().__init__(data)
-        if count < 0:
-            raise BadOption(f"inbatch: count = {count} must be at least 1, or 0 for every row of the batch.")
+        must_hold(
+            "inbatch",
+            count=(count, count >= 0, "at least 1, or 0 for every row of the batch"),
+        )
         self.count = count
         seen = data.seen
         taken = torch.cat([torch.zeros(1, dtype=torch.long), data.popularity[seen.items.long()].cumsum(0)])

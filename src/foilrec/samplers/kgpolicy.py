@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 from foilrec.graphs.nearest import neighbours
 from foilrec.numerics.chances import gumbel
 
@@ -44,11 +44,13 @@ class KGPolicy(Sampler):
         likeness: float = 1.0,
     ) -> None:
         super().__init__(data)
-        if min(steps, degree, dim) < 1 or not 0 <= discount <= 1:
-            raise BadOption(
-                f"kgpolicy: steps = {steps}, degree = {degree} and dim = {dim} must be at least 1, discount = "
-                f"{discount} in 0 .. 1."
-            )
+        must_hold(
+            "kgpolicy",
+            steps=(steps, steps >= 1, "at least 1"),
+            degree=(degree, degree >= 1, "at least 1"),
+            dim=(dim, dim >= 1, "at least 1"),
+            discount=(discount, 0 <= discount <= 1, "in 0 .. 1"),
+        )
         self.steps, self.discount, self.baseline, self.likeness = steps, discount, baseline, likeness
         names = sorted({*data.features, *data.neighbours})
         found = [_nearest(data, name, degree) for name in names]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.negatives import hops
 from foilrec.numerics.chances import chances
 
@@ -26,11 +26,12 @@ class MixGCF(Sampler):
 
     def __init__(self, data: Data, *, pool: int = 16, count: int = 1, alpha: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(data)
-        if pool < 1 or count < 1 or len(alpha) != 2 or not 0 <= alpha[0] <= alpha[1] <= 1:
-            raise BadOption(
-                f"mixgcf: pool = {pool} and count = {count} must be at least 1, and alpha = {alpha!r} two numbers that "
-                "rise in 0 .. 1."
-            )
+        must_hold(
+            "mixgcf",
+            pool=(pool, pool >= 1, "at least 1"),
+            count=(count, count >= 1, "at least 1"),
+            alpha=(alpha, len(alpha) == 2 and 0 <= alpha[0] <= alpha[1] <= 1, "two numbers that rise in 0 .. 1"),
+        )
         self.pool, self.count, self.low, self.high = pool, count, float(alpha[0]), float(alpha[1])
 
     def begin_epoch(self, epoch: int, model: Backbone, tables: Tables) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold
 from foilrec.negatives.generated import must_fit, read
 from foilrec.negatives.shelf import Shelf
 from foilrec.numerics.chances import chances
@@ -58,11 +58,13 @@ class NegGen(Sampler):
         candidates: int = 64,
     ) -> None:
         super().__init__(data)
-        if delta < 0 or min(count, candidates) < 1 or not beta > 0:
-            raise BadOption(
-                f"neggen: count = {count} and candidates = {candidates} must be at least 1, delta = {delta} at least 0 "
-                f"and beta = {beta} above 0."
-            )
+        must_hold(
+            "neggen",
+            delta=(delta, delta >= 0, "at least 0"),
+            count=(count, count >= 1, "at least 1"),
+            candidates=(candidates, candidates >= 1, "at least 1"),
+            beta=(beta, beta > 0, "above 0"),
+        )
         self.delta, self.count, self.beta, self.identity = delta, count, beta, identity
         self.made = read(path, data)
         self.modalities = tuple(modalities) or tuple(name for name in self.made.after if name in data.features)

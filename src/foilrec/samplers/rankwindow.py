@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold
 from foilrec.graphs.pagerank import nearest_by_walk
 from foilrec.negatives.unseen import unseen_scores
 from foilrec.numerics import kernels
@@ -49,11 +49,15 @@ class RankWindow(Sampler):
         spare: int = 64,
     ) -> None:
         super().__init__(data)
-        if not 1 <= first <= last or count < 1 or steps < 1 or spare < 0 or not 0 <= restart < 1:
-            raise BadOption(
-                f"rankwindow: first = {first} must be 1 .. last = {last}, count = {count} and steps = {steps} at least "
-                f"1, spare = {spare} at least 0, and restart = {restart} in 0 .. 1, below 1."
-            )
+        must_hold(
+            "rankwindow",
+            first=(first, first >= 1, "at least 1"),
+            last=(last, last >= first, f"at least first = {first}"),
+            count=(count, count >= 1, "at least 1"),
+            steps=(steps, steps >= 1, "at least 1"),
+            spare=(spare, spare >= 0, "at least 0"),
+            restart=(restart, 0 <= restart < 1, "at least 0 and below 1"),
+        )
         if by == "pagerank" and refresh == "batch":
             raise BadOption('rankwindow: by = "pagerank" depends on no batch: leave refresh = "epoch".')
         self.first, self.last, self.by, self.refresh, self.count = first, last, by, refresh, count

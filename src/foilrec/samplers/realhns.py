@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels, streams
 from foilrec.numerics.clusters import tightness
 
@@ -41,11 +41,16 @@ class RealHNS(Sampler):
         clusters: int = 100,
     ) -> None:
         super().__init__(data)
-        if not 0 <= low < high <= 1 or not 1 <= count <= pool or start < 0 or min(delta, clusters) < 1:
-            raise BadOption(
-                f"realhns: low = {low} and high = {high} must rise in 0 .. 1, count = {count} and pool = {pool} from "
-                f"1, start = {start} be at least 0, delta = {delta} and clusters = {clusters} at least 1."
-            )
+        must_hold(
+            "realhns",
+            low=(low, 0 <= low < 1, "at least 0 and below 1"),
+            high=(high, low < high <= 1, f"above low = {low}, up to 1"),
+            count=(count, count >= 1, "at least 1"),
+            pool=(pool, pool >= count, f"at least count = {count}"),
+            start=(start, start >= 0, "at least 0"),
+            delta=(delta, delta >= 1, "at least 1"),
+            clusters=(clusters, clusters >= 1, "at least 1"),
+        )
         self.pool, self.count, self.start, self.delta, self.clusters = pool, count, start, delta, clusters
         self.first, self.last = math.floor(low * pool), max(math.floor(low * pool) + 1, math.ceil(high * pool))
         self.most = 1.0

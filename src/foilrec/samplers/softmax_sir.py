@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels
 
 
@@ -26,11 +26,12 @@ class SoftmaxSIR(Sampler):
 
     def __init__(self, data: Data, *, pool: int = 32, temperature: float = 1.0, count: int = 1) -> None:
         super().__init__(data)
-        if pool < 1 or count < 1 or temperature <= 0:
-            raise BadOption(
-                f"softmax_sir: pool = {pool} and count = {count} must be at least 1, temperature = {temperature} "
-                "above 0."
-            )
+        must_hold(
+            "softmax_sir",
+            pool=(pool, pool >= 1, "at least 1"),
+            count=(count, count >= 1, "at least 1"),
+            temperature=(temperature, temperature > 0, "above 0"),
+        )
         self.pool, self.temperature, self.count = pool, temperature, count
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, must_hold
 from foilrec.numerics import kernels, streams
 from foilrec.numerics.chances import gumbel
 
@@ -49,11 +49,16 @@ class SRNS(Sampler):
         window: int = 5,
     ) -> None:
         super().__init__(data)
-        if not 1 <= memory <= extend <= pool or temperature <= 0 or alpha < 0 or min(warmup, window) < 1:
-            raise BadOption(
-                f"srns: memory = {memory}, extend = {extend} and pool = {pool} must rise from 1, temperature = "
-                f"{temperature} be above 0, alpha = {alpha} at least 0, warmup = {warmup}, window = {window} from 1."
-            )
+        must_hold(
+            "srns",
+            memory=(memory, memory >= 1, "at least 1"),
+            extend=(extend, extend >= memory, f"at least memory = {memory}"),
+            pool=(pool, pool >= extend, f"at least extend = {extend}"),
+            temperature=(temperature, temperature > 0, "above 0"),
+            alpha=(alpha, alpha >= 0, "at least 0"),
+            warmup=(warmup, warmup >= 1, "at least 1"),
+            window=(window, window >= 1, "at least 1"),
+        )
         self.memory, self.extend, self.temperature, self.pool = memory, extend, temperature, pool
         self.alpha, self.warmup, self.window = alpha, warmup, window
         self.register_buffer("past", torch.zeros(data.n_users, pool, window, dtype=torch.half))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of, score
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 
 
 @dataclass
@@ -57,11 +57,15 @@ class UFNRec(Sampler):
         decay: float = 0.999,
     ) -> None:
         super().__init__(data)
-        if not 1 <= memory <= count or not 1 <= patience <= 100 or start < 0 or consistency < 0 or not 0 <= decay < 1:
-            raise BadOption(
-                f"ufnrec: memory = {memory} and count = {count} must rise from 1, patience = {patience} lie in 1 .. "
-                f"100, start = {start}, consistency = {consistency} and decay = {decay} be at least 0, decay below 1."
-            )
+        must_hold(
+            "ufnrec",
+            count=(count, count >= 1, "at least 1"),
+            memory=(memory, 1 <= memory <= count, f"in 1 .. count = {count}"),
+            patience=(patience, 1 <= patience <= 100, "in 1 .. 100"),
+            start=(start, start >= 0, "at least 0"),
+            consistency=(consistency, consistency >= 0, "at least 0"),
+            decay=(decay, 0 <= decay < 1, "at least 0 and below 1"),
+        )
         self.count, self.memory, self.patience, self.start = count, memory, patience, start
         self.consistency, self.decay = consistency, decay
         for name in ("", "next_"):

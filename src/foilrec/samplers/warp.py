@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 from foilrec.numerics import kernels
 
 _EULER = 0.5772156649015329
@@ -29,8 +29,10 @@ class WARP(Sampler):
         self, data: Data, *, tries: int = 10, margin: float = 1.0, phi: Literal["harmonic", "log"] = "harmonic"
     ) -> None:
         super().__init__(data)
-        if tries < 1:
-            raise BadOption(f"warp: tries = {tries} must be at least 1.")
+        must_hold(
+            "warp",
+            tries=(tries, tries >= 1, "at least 1"),
+        )
         self.tries, self.margin, self.phi = tries, margin, phi
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
