@@ -183,8 +183,10 @@ def test_moved_features_keep_what_no_edit_touches(world: Data, tmp_path: Path) -
 def test_the_command_writes_a_folder_and_says_what_it_took(foilrec: Command, tmp_path: Path) -> None:
     said = foilrec("generate", *SMALL, "--out", tmp_path / "out", "--sample", "10", "--difficulty", "1,2")
     assert said.code == 0, said.err
-    first, folder = said.out.splitlines()
+    first, items, makers, folder = said.out.splitlines()
     assert folder == str(tmp_path / "out") and first.startswith("20 negatives; 0 rejected") and "50 requests" in first
+    assert items.startswith("10 of 60 items have a negative; 50 were not asked for")
+    assert makers == "rules: 20, dropped: 0"
     assert "20 of 20" in said.err and "\x1b" not in said.err
     sheet = (tmp_path / "out" / "datasheet.md").read_text()
     assert "do not exist" in sheet and "without a model" in sheet and "| 2 | 10 | 0 | 0 |" in sheet
@@ -230,7 +232,7 @@ def test_a_spent_budget_is_a_clean_stop(foilrec: Command, tmp_path: Path) -> Non
         (["shop", "--difficulty", "0"], "1 to 8"),
         (["shop", "--band", ".9"], "two cosines"),
         (["shop", "--band", ".9,.1"], "must rise"),
-        (["shop", "--route", "picture"], "caption or delta"),
+        (["shop", "--route", "picture"], "caption, delta or image"),
         (["shop", "--words", "image"], "modality and a file"),
         (["shop", "--words", "image=none.csv"], "no file none.csv"),
         (["shop", "--modalities", "image"], "begin with text"),

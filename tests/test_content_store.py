@@ -30,6 +30,7 @@ class Counting(Rules):
     """Rules that count what they are asked, tell a usage, and fail as they are told."""
 
     def __init__(self, *errors: ModelFailed, usage: Usage | None = None) -> None:
+        super().__init__()
         self.errors, self.usage, self.asked = list(errors), usage, 0
 
     def complete(self, *question: Any) -> Completion:

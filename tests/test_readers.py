@@ -330,7 +330,7 @@ def test_a_table_of_items_names_describes_and_shows_them(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        (ITEMS, r"items.csv, line 2: there is no picture .*b.png"),
+        (ITEMS, r"items.csv, line 2, column 'picture': there is no picture .*b.png"),
         ("item,title\nx,Mug\n", "describes none of the items of clicks: ids begin x there and a, b, c here"),
         ("thing,title\na,Mug\n", "nothing says which item this is"),
     ],

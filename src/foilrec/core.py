@@ -177,6 +177,11 @@ class Backbone(nn.Module):
         self.seed = 0  # set by whoever runs the part, before the first epoch
         self.row_gradients = False
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must be told before training: how much of the data the part serves, say."""
+        return ()
+
     def begin_epoch(self, epoch: int) -> None:
         """Refresh what changes once an epoch (a pruned graph, say): a function of (self.seed, epoch)."""
 
@@ -241,6 +246,11 @@ class Sampler(nn.Module):
         super().__init__()
         self.data = data
         self.seed = 0  # set by whoever runs the part, before the first epoch
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must be told before training: how much of the data the part serves, say."""
+        return ()
 
     def begin_epoch(self, epoch: int, model: Backbone, tables: Tables) -> None:
         """Refresh what changes once an epoch (a pool, a memory, a difficulty)."""

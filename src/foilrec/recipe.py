@@ -224,6 +224,20 @@ def _lists(table: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Where two recipes differ, in words: «train.epochs 3, not 5», the old value first."""
+    before, after = (_flat(recipe.tree()) for recipe in (old, new))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key} {before.get(key, 'by default')}, not {after.get(key, 'by default')}" for key in keys]
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found
+
+
 def _in_order(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: _in_order(value) if isinstance(value, dict) else value for key, value in sorted(tree.items())}
 

@@ -13,13 +13,13 @@ import torch
 
 from foilrec import files
 from foilrec.core import Backbone, Data, Loss, Sampler
-from foilrec.errors import BadOption, RunBroken, some
+from foilrec.errors import BadOption, RunBroken, did_you_mean, some
 from foilrec.evaluation import Scores, evaluate, top_k
 from foilrec.hardness import ROWS, Meter, Reading
 from foilrec.launch import launch
 from foilrec.numerics import memory
 from foilrec.provenance import about, free_cores
-from foilrec.recipe import Recipe
+from foilrec.recipe import Recipe, differences
 from foilrec.trainer import Epoch
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "recipe.toml").is_file():
-            raise RunBroken(f"{self.folder} is no run folder: it has no recipe.toml.")
+            near = did_you_mean(
+                self.folder.name, [path.parent.name for path in self.folder.parent.glob("*/recipe.toml")]
+            )
+            raise RunBroken(f"{self.folder} is no run folder: it has no recipe.toml{near or '.'}")
 
     @property
     def recipe(self) -> Recipe:
@@ -156,7 +159,7 @@ class Run:
         return (self.folder / "sampler.safetensors").is_file() or not self.recipe.build(self.data)[1].state_dict()
 
     def recommend(self, users: Sequence[object] | None = None, top: int = 10) -> "pl.DataFrame":
-        """The `top` items for some users (all by default): columns user, rank, item, score, title if known.
+        """The `top` items for some users (all by default): columns user, rank, item, score (6 digits), title if known.
 
         Ids are the source's own. Items taken in training are left out; a backbone that reads histories is told of all
         that a user took, and all of it is left out. BadOption names users that the data does not have: `known_users`
@@ -177,7 +180,7 @@ class Run:
             "user": self.data.raw_users(who[:, None].expand_as(ids)[keep].tolist()),
             "rank": place,
             "item": self.data.raw_items(what),
-            "score": scores[keep].tolist(),
+            "score": pl.Series(scores[keep].double().cpu().numpy()).round_sig_figs(6),
         }
         if self.data.titles is not None:
             columns["title"] = [self.data.titles[i] for i in what]
@@ -195,16 +198,19 @@ def train(
     *,
     data: Data | None = None,
     resume: bool = False,
+    on_start: Callable[[Sequence[str]], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Trains to the end (early stopping, or the last epoch), scores the test set once, and gives the finished run.
 
     out: the run folder, runs/NAME-DIGEST-sSEED by default. resume: go on bit for bit where the folder's checkpoint
-    stands. KeyboardInterrupt saves the last finished epoch and passes on.
+    stands. on_start hears the notes of the parts. KeyboardInterrupt saves the last finished epoch and passes on.
     """
     folder = Path(out) if out is not None else default_folder(recipe)
     stretch = Stretch(recipe, folder, data, resume=resume, on_step=on_step)
+    if on_start is not None:
+        on_start(stretch.notes)
     with closing(stretch.epochs()) as epochs:
         for epoch in epochs:
             if on_epoch is not None:
@@ -247,7 +253,8 @@ class Stretch:
             self.trainer.load_state(files.load_tree(folder / "last.safetensors"))
             self._saved = self.trainer.progress.epoch
         elif old is None:
-            self._open()
+            files.write_json(folder / "about.json", about(recipe, self.data))
+            files.write_text(folder / "recipe.toml", recipe.to_toml())
         self._lines = Run(folder).epochs()[: self.trainer.progress.epoch]
         if len(self._lines) < self.trainer.progress.epoch:
             raise RunBroken(
@@ -255,9 +262,11 @@ class Stretch:
                 "train again into a new folder."
             )
 
-    def _open(self) -> None:
-        files.write_json(self.folder / "about.json", about(self.recipe, self.data))
-        files.write_text(self.folder / "recipe.toml", self.recipe.to_toml())
+    @property
+    def notes(self) -> list[str]:
+        """What the parts have to tell before they train; nothing of a run that is finished."""
+        parts = [] if self.already else self.trainer.objective.modules()
+        return [note for part in parts if isinstance(part, Backbone | Sampler) for note in part.notes]
 
     def epochs(self) -> Generator[Epoch, None, None]:
         """Trains, noting each epoch and saving a checkpoint every so often; an interruption saves the last epoch."""
@@ -319,11 +328,8 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
     if folder.exists() and not folder.is_dir():
         raise BadOption(f"{folder} is a file: choose a folder with --out.")
     if not (folder / "recipe.toml").is_file():
-        if (
-            folder.exists()
-            and any(not path.name.startswith(".") for path in folder.iterdir())
-            and not (folder / "about.json").is_file()
-        ):
+        begun = (folder / "about.json").is_file()
+        if folder.exists() and not begun and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise BadOption(f"{folder} exists and is no run folder: choose another with --out.")
         return None
     if not resume:
@@ -331,7 +337,8 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
     old = Run(folder)
     if old.recipe.digest != recipe.digest:
         raise RunBroken(
-            f"{folder} was started with another recipe: compare its recipe.toml, or choose another folder with --out."
+            f"{folder} was started with another recipe ({some(differences(old.recipe, recipe))}): resume that one, or "
+            "choose another folder with --out."
         )
     return old
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from commands import Command
+from commands import Command, tiny
 from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler
 from foilrec.errors import BadData, BadOption, FoilrecError, PartsDoNotFit, RunBroken
@@ -115,7 +115,8 @@ def test_the_loss_is_that_of_the_uniform_item_and_beta_times_that_of_the_generat
     assert float(loss) == pytest.approx(expected / len(gaps), rel=1e-5)
     pairs = world.train[:, 1] % 3 > 0
     assert bare and sampler.covered == (pytest.approx(float(pairs.double().mean())),)
-    assert f"{float(pairs.double().mean()):.1%}" in sampler.notes[0]
+    assert f"{float(pairs.double().mean()):.1%}" in sampler.notes[1]
+    assert sampler.notes[0] == "neggen: 40 of 60 items have generated negatives, 20 have none"
 
 
 def test_what_was_made_for_the_user_comes_before_what_was_made_for_everyone(
@@ -160,6 +161,68 @@ def test_retrieved_is_the_unseen_item_that_looks_most_like_what_was_generated(
                 best, chosen = max((best, chosen), (cosine, item))
             assert drawn.ids[b, k] == chosen
     assert torch.equal(drawn.ids[:, 0], world.easy(batch))
+
+
+@pytest.fixture
+def worded(world: Data, ideal: Path, tmp_path: Path) -> Path:
+    """The ideal negatives with lists of the items whose words are like theirs: some short, one with a strange id."""
+    shutil.copytree(ideal, tmp_path / "worded")
+    table = pl.read_parquet(ideal / "negatives.parquet")
+    order = np.random.default_rng(0)
+    lists = [
+        [str(world.raw_items([int(i)])[0]) for i in order.permutation(world.n_items)[: n % 5]]
+        for n in range(len(table))
+    ]
+    lists[4].insert(0, "an item of another shop")
+    changed = table.with_columns(pl.Series("alike", lists, dtype=pl.List(pl.String)))
+    changed.write_parquet(tmp_path / "worded" / "negatives.parquet")
+    return tmp_path / "worded"
+
+
+@pytest.mark.parametrize("candidates", [1, 3, 64])
+def test_by_words_it_is_the_first_unseen_item_that_the_folder_names(world: Data, worded: Path, candidates: int) -> None:
+    data = replace(world, features={})  # which nobody needs here
+    batch = data.batch(torch.arange(80), 1)
+    options = {"form": "words", "candidates": candidates}
+    drawn, sampler = asked(data, worded, batch, host(data, "lightgcn"), **options)
+    lists = pl.read_parquet(worded / "negatives.parquet")["alike"].to_list()
+    known = {str(raw): number for number, raw in enumerate(data.raw_items(range(data.n_items)))}
+    assert drawn.ids is not None and drawn.mask is not None and drawn.weights is not None
+    for b, (row,) in enumerate(slow_rows(data, worded, batch, sampler, {1, 2, 3}, 1)):
+        taken = set(data.seen.of(int(batch.users[b])).tolist())
+        near = [known[raw] for raw in lists[row] if raw in known][:candidates]
+        free = [item for item in near if item not in taken]
+        assert bool(drawn.mask[b, 1]) == bool(free)
+        assert drawn.ids[b, 1] == (free[0] if free else drawn.ids[b, 0])
+        assert drawn.weights[b, 0] == (2 if free else 1)
+    assert 0 < int(drawn.mask[:, 1].sum()) < len(batch)
+
+
+def test_folders_that_tell_no_words_or_wrong_ones_are_refused(world: Data, ideal: Path, worded: Path) -> None:
+    with pytest.raises(PartsDoNotFit, match=r'form = "words".*--backend replay'):
+        parts.build("sampler", "neggen", world, path=str(ideal), form="words")
+    table = pl.read_parquet(worded / "negatives.parquet")
+    table.with_columns(pl.lit("item-00001").alias("alike")).write_parquet(worded / "negatives.parquet")
+    with pytest.raises(BadData, match="lists of item ids"):
+        generated.read(worded, world)
+
+
+def test_a_run_tells_how_many_items_have_negatives_when_it_starts(
+    foilrec: Command, world: Data, ideal: Path, tmp_path: Path
+) -> None:
+    folder = some_of(ideal, tmp_path / "few", lambda row: int(row["item"][5:]) < 45)
+    (tmp_path / "r.toml").write_text(tiny(1))
+    words = ("train", tmp_path / "r.toml", "backbone=vbpr", "sampler=neggen", f"sampler.path={folder}")
+    said = foilrec(*words, "--out", tmp_path / "run")
+    assert said.code == 0, said.err
+    first, second = said.err.splitlines()[:2]
+    assert first == "neggen: 45 of 60 items have generated negatives, 15 have none"
+    assert second.startswith("neggen: ") and "of the training rows have a generated negative" in second
+    assert "neggen" not in foilrec(*words, "--out", tmp_path / "run", "--resume").err
+    assert "neggen" not in foilrec(*words, "--out", tmp_path / "quiet", "--quiet").err
+    both = ("backbone=causalneg", f"backbone.path={folder}", "sampler=uniform")
+    causal = foilrec("train", tmp_path / "r.toml", *both, "--out", tmp_path / "causal")
+    assert causal.err.startswith("causalneg: 45 of 60 items have generated negatives, 15 have none"), causal
 
 
 def test_who_took_all_that_looks_alike_gets_the_uniform_item_alone(world: Data, ideal: Path) -> None:

@@ -13,7 +13,7 @@ from foilrec.core import Data
 from foilrec.graphs.sparse import Graph, interaction_graph
 from foilrec.graphs.walks import Walk
 from foilrec.numerics import kernels
-from foilrec.numerics.rows import Differences, adam_rows, add_rows
+from foilrec.numerics.rows import ProjectedDifferences, adam_rows, add_rows
 from foilrec.tables.late import LateTables
 
 U, I, D = 14, 9, 5
@@ -110,15 +110,18 @@ def test_add_rows() -> None:
 
 
 @pytest.mark.usefixtures("both_forms")
-def test_differences_have_the_dense_gradient_by_rows() -> None:
+def test_projected_differences_have_the_dense_gradient_by_rows() -> None:
     table, plain = random(8, D).requires_grad_(), random(8, D).requires_grad_()
-    plus, minus, weight = torch.tensor([1, 1, 4, 6]), torch.tensor([4, 0, 1, 6]), random(4, D, seed=3)
-    made = Differences.apply(table, plus, minus)
-    assert torch.equal(made, table[plus] - table[minus])
+    matrix, other = random(3, D, seed=1).requires_grad_(), random(3, D, seed=1).requires_grad_()
+    plus, minus, weight = torch.tensor([1, 1, 4, 6]), torch.tensor([4, 0, 1, 6]), random(4, 3, seed=3)
+    made, expected = ProjectedDifferences.apply(table, matrix, plus, minus), (plain[plus] - plain[minus]) @ other.T
+    assert torch.allclose(made, expected, atol=1e-6)
     (made * weight).sum().backward()
-    ((plain[plus] - plain[minus]) * weight).sum().backward()
+    (expected * weight).sum().backward()
     assert table.grad.is_sparse
-    assert torch.allclose(table.grad.to_dense(), plain.grad, atol=1e-6)
+    assert table.grad._indices()[0].tolist() == [0, 1, 4, 6]
+    assert torch.allclose(table.grad.to_dense(), plain.grad, atol=1e-5)
+    assert torch.allclose(matrix.grad, other.grad, atol=1e-5)
 
 
 @pytest.mark.usefixtures("both_forms")

@@ -40,8 +40,10 @@ class Audit:
 
     @property
     def advice(self) -> list[str]:
-        """What the last moment means, in words."""
-        return advise(self.moments[-1].readings)
+        """What the last moment means, in words; of several samplers, what each of them means."""
+        if self.moments[-1].cost is None:
+            return advise(self.moments[-1].readings)
+        return [f"{sampler.when}: {sentence}" for sampler in self.moments for sentence in advise(sampler.readings)]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""

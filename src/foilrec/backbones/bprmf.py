@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.embeddings import Init, penalty, table
 
 
 class BPRMF(Backbone):
@@ -43,4 +43,4 @@ class BPRMF(Backbone):
         if not (self.emb_reg or self.l2_reg):
             return super().own_loss(tables, batch, negatives)
         rows = batch_rows(tables, batch, negatives)
-        return self.emb_reg * emb_loss(*rows) + self.l2_reg * l2_loss(*rows)
+        return penalty(rows, self.emb_reg, self.l2_reg)

@@ -126,6 +126,11 @@ class CausalNeg(Backbone):
         self.shelf = Shelf(self.made.items, self.made.users, chosen, self.data.n_users, shuffled=shuffled)
         self.complete = len(self.made.items[chosen].unique()) == self.data.n_items
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many items have a negative."""
+        return (f"causalneg: {self.made.reach(self.data.n_items)}",)
+
     def inputs(self) -> Tensor:
         """The item ids' rows, [I, D]."""
         return self.ids.weight

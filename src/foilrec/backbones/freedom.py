@@ -12,7 +12,7 @@ from foilrec.graphs.nearest import Search, neighbours
 from foilrec.graphs.sparse import Graph, interaction_graph, inverse_root_degrees, neighbour_mean, weighted_subset
 from foilrec.graphs.walks import Walk
 from foilrec.numerics import streams
-from foilrec.numerics.rows import Differences
+from foilrec.numerics.rows import ProjectedDifferences
 from foilrec.tables.embeddings import Init, table
 from foilrec.tables.late import LateTables
 
@@ -129,7 +129,7 @@ class FREEDOM(Backbone):
         """h_u . (z_n - z_p) = h_u . W (F_n - F_p): a bias would cancel, so the head has none."""
         both = torch.cat([positives[:, None], ids], 1)
         if ids.shape[1] == 1:  # one difference a row is less work than two projections
-            gap = (query * linear(self._differences(name, ids[:, 0], positives), self._weight(name))).sum(1)[:, None]
+            gap = (query * self._differences(name, ids[:, 0], positives)).sum(1)[:, None]
         else:
             distinct, place = both.unique(return_inverse=True)
             projected = self.heads[name](self._rows(name, distinct))
@@ -139,17 +139,16 @@ class FREEDOM(Backbone):
         usable = (has[:, :1] & has[:, 1:]).float()
         return (softplus(gap) * usable).mean(1).sum() / len(query)
 
-    def _weight(self, name: str) -> Tensor:
-        weight: Tensor = self.heads[name].weight  # type: ignore[assignment]
-        return weight
-
     def _differences(self, name: str, plus: Tensor, minus: Tensor) -> Tensor:
-        if name in self.content and self.row_gradients:
-            made: Tensor = Differences.apply(self.content[name].weight, plus, minus)  # type: ignore[no-untyped-call]
+        """W (F_plus - F_minus), [B, D]."""
+        weight: Tensor = self.heads[name].weight  # type: ignore[assignment]
+        if name not in self.content:
+            return linear(self.data.features[name].differences(plus, minus), weight)
+        if self.row_gradients:
+            table = self.content[name].weight
+            made: Tensor = ProjectedDifferences.apply(table, weight, plus, minus)  # type: ignore[no-untyped-call]
             return made
-        if name in self.content:
-            return self._rows(name, plus) - self._rows(name, minus)
-        return self.data.features[name].differences(plus, minus)
+        return linear(self._rows(name, plus) - self._rows(name, minus), weight)
 
     def _rows(self, name: str, ids: Tensor) -> Tensor:
         if name in self.content:

@@ -7,7 +7,7 @@ from torch.nn.functional import embedding
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.graphs.sparse import interaction_graph
 from foilrec.graphs.walks import Walk
-from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.embeddings import Init, penalty, table
 from foilrec.tables.late import LateTables
 
 
@@ -66,4 +66,4 @@ class LightGCN(Backbone):
         rows = [embedding(batch.users, self.users.weight), embedding(batch.positives, self.items.weight)]
         if negatives.ids is not None:
             rows.append(embedding(negatives.ids, self.items.weight))
-        return self.emb_reg * emb_loss(*rows) + self.l2_reg * l2_loss(*rows)
+        return penalty(rows, self.emb_reg, self.l2_reg)

@@ -9,7 +9,7 @@ from torch.nn.functional import embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
 from foilrec.errors import PartsDoNotFit
-from foilrec.tables.embeddings import Init, emb_loss, l2_loss, table
+from foilrec.tables.embeddings import Init, penalty, table
 from foilrec.tables.late import LateTables
 
 
@@ -94,4 +94,4 @@ class VBPR(Backbone):
         if not (self.emb_reg or self.l2_reg):
             return super().own_loss(tables, batch, negatives)
         rows = batch_rows(tables, batch, negatives)
-        return self.emb_reg * emb_loss(*rows) + self.l2_reg * l2_loss(*rows)
+        return penalty(rows, self.emb_reg, self.l2_reg)

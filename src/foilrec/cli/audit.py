@@ -80,6 +80,8 @@ def _of_recipe(path: Path, changes: list[str], epochs: int | None, rows: int, sa
     recipe = Recipe.load(path, [f"train.epochs={EPOCHS}", *changes, *last, f"train.meter={rows}"])
     if samplers is not None:
         names = parts.names("sampler") if samplers == "all" else [n.strip() for n in samplers.split(",") if n.strip()]
+        if not names:
+            raise BadOption(f"--samplers {samplers!r} names no sampler: write some with commas between, or «all».")
         for name in names:
             parts.find("sampler", name)  # a wrong name is told before anything is trained
         return audit_samplers(recipe, names, lambda name: typer.echo(f"{name} ...", err=True))

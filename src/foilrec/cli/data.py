@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at a data set, check it, or write it in another layout.")
 
-_Path = Annotated[str, typer.Argument(metavar="PATH", help="A file, a folder, or the name of a reader such as shop.")]
+_Path = Annotated[
+    str, typer.Argument(metavar="PATH", help="A file, a folder, a recipe, or the name of a reader such as shop.")
+]
 _Reader = Annotated[str | None, typer.Option("--reader", help="The reader to use; guessed when left out.")]
 _Options = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="An option of the reader; repeat it.")
@@ -24,12 +26,18 @@ def describe(path: _Path, reader: _Reader = None, o: _Options = None) -> None:
 
     from foilrec.reading.describe import describe as rows_of
 
+    rows, console = rows_of(_read(path, reader, o)), Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        width = max(len(what) for what, _ in rows)
+        for what, value in rows:
+            typer.echo(f"{what:<{width}}  {value}")
+        return
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for row in rows_of(_read(path, reader, o)):
+    for row in rows:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    console.print(table)
 
 
 @app.command()
@@ -60,12 +68,16 @@ def convert(
 
 
 def _read(path: str, reader: str | None, settings: list[str] | None) -> "Data":
-    """The data set, from a path or a reader's name and the options «key=value» in TOML's words (or plain text)."""
+    """The data set, from a path, a reader's name or a recipe, and options «key=value» in TOML's words or as text."""
     from foilrec import parts
     from foilrec.reading import read
     from foilrec.reading.guess import settings_of
 
     options = settings_of(settings or [])
+    if reader is None and path.endswith(".toml"):
+        from foilrec.recipe import Recipe
+
+        return Recipe.load(path, [f"data.{setting}" for setting in settings or []]).read()
     if reader is None:
         return read(path, **options)
     data: Data = parts.build("dataset", reader, **{"path": path} | options).read()

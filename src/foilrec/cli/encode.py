@@ -23,7 +23,7 @@ def encode(
         str, typer.Argument(metavar="DATA|RECIPE|ITEMS", help="a data set, a TOML file, or a table of items")
     ],
     changes: Annotated[
-        list[str] | None, typer.Argument(help="options of encoders, such as text.dim=64", metavar="[KEY=VALUE]...")
+        list[str] | None, typer.Argument(help="options of encoders, such as text.dim=64", metavar="KEY=VALUE")
     ] = None,
     out: Annotated[Path, typer.Option(help="the folder of the features; that of the data will do")] = Path("features"),
     text: Annotated[str | None, typer.Option(help=_listed("text"))] = None,

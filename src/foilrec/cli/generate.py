@@ -5,9 +5,9 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,9 @@ from foilrec.errors import BadOption, ModelFailed
 if TYPE_CHECKING:
     from threading import Event
 
+    from foilrec.content.budget import Price
+    from foilrec.content.editing import Sight
+    from foilrec.content.export import Route
     from foilrec.content.generation import Generation
     from foilrec.content.store import Outcome
     from foilrec.data import Data
@@ -45,6 +48,14 @@ def generate(
     pictures: Annotated[bool, typer.Option(help="sent to a model that sees")] = True,
     word_lists: Annotated[bool, typer.Option("--word-lists", help="new values from word lists (small models)")] = False,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    lexicon: Annotated[Path | None, typer.Option(help="word lists of yours, TOML or JSON [default: goods]")] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="a model only chooses edits; rules write (tiny ones)")
+    ] = False,
+    asked: Annotated[int | None, typer.Option(min=0, help="a model has so many items; rules do the others")] = None,
+    items: Annotated[Path | None, typer.Option(help="a table of texts, instead of the data's own")] = None,
+    text_columns: Annotated[str | None, typer.Option(help="its title and more, such as title,genres,plot")] = None,
+    id_column: Annotated[str | None, typer.Option(help="its column of ids [default: guessed]")] = None,
     seed: Annotated[int, typer.Option(help="of samples and draws")] = 0,
     encoder: Annotated[str, typer.Option(help="of texts: judges contrast, and makes the features")] = "hashed",
     band: Annotated[
@@ -52,8 +63,10 @@ def generate(
     ] = None,
     balance: Annotated[float, typer.Option(min=0.0, help="how unevenly modalities may change")] = 0.15,
     route: Annotated[
-        str, typer.Option(help="features from words (caption), or the data's own moved (delta)")
+        str, typer.Option(help="features: caption (words), delta (the data's own moved), image (edited pictures)")
     ] = "caption",
+    editor: Annotated[str, typer.Option(help="route image: drawn (the shop), or module:function of yours")] = "drawn",
+    image: Annotated[str, typer.Option(help="route image: the encoder of pictures")] = "colours",
     budget_requests: Annotated[int | None, typer.Option(min=1)] = None,
     budget_tokens: Annotated[int | None, typer.Option(min=1)] = None,
     budget_money: Annotated[float | None, typer.Option(min=0.0, help="needs --prices")] = None,
@@ -67,12 +80,14 @@ def generate(
     What is sent where, and what it costs, is in docs/generate.md; the backend `rules` sends nothing.
     """
     from foilrec.content import backends
-    from foilrec.content.budget import Budget, Price, read_prices
+    from foilrec.content.budget import Budget
+    from foilrec.content.editing import Sight
     from foilrec.content.gates import Gates
     from foilrec.content.generation import Generation, Order, forecast
+    from foilrec.content.lexicons import goods, read_lists
 
-    if route not in ("caption", "delta"):
-        raise BadOption(f"--route {route!r} must be caption or delta.")
+    way = _route(route)
+    lists = goods() if lexicon is None else read_lists(lexicon)
     order = Order(
         difficulties=_numbers("--difficulty", difficulty, int),
         sample=sample,
@@ -80,20 +95,21 @@ def generate(
         seed=seed,
         temperature=temperature,
         word_lists=word_lists,
+        chooses=choose,
+        asked=asked,
+        lists=lists,
         pictures=pictures,
-        modalities=None if modalities is None else tuple(m.strip() for m in modalities.split(",")),
+        modalities=None if modalities is None else _names(modalities),
         words=_words(words or []),
     )
-    given = {"model": model, "url": url, "key_env": key_env, "timeout": timeout, "projector": projector}
-    given |= {"threads": threads, "device": device}
-    asked = backends.build(backend, **{name: value for name, value in given.items() if value is not None})
-    if prices is not None and model is None:
-        raise BadOption("--prices is a table by model: say which --model.")
-    price = Price() if prices is None or model is None else read_prices(prices, model)
-    limits = Budget(
-        budget_requests, budget_tokens, budget_money, None if budget_minutes is None else 60 * budget_minutes
-    )
-    data = _data(source, reader, o)
+    given: dict[str, Any] = {"model": model, "url": url, "key_env": key_env, "timeout": timeout, "projector": projector}
+    given |= {"threads": threads, "device": device, "lists": lists if backend == "rules" else None}
+    whom = backends.build(backend, **{name: value for name, value in given.items() if value is not None})
+    price = _price(prices, model)
+    seconds = None if budget_minutes is None else 60 * budget_minutes
+    limits = Budget(budget_requests, budget_tokens, budget_money, seconds)
+    data = _retold(_data(source, reader, o), items, text_columns, id_column)
+    sight = Sight.of(data, editor, image) if route == "image" else None
     folder = out or Path("generated") / f"{data.name}-{backend}"
     if dry_run:
         typer.echo(str(forecast(data, folder, order, price, sees=backend in SEEING and data.pictures is not None)))
@@ -101,7 +117,7 @@ def generate(
     made = Generation(
         data,
         folder,
-        asked,
+        whom,
         order,
         resume=resume,
         encoder=encoder,
@@ -110,10 +126,8 @@ def generate(
         price=price,
         workers=workers,
     )
-    try:
-        _make(made, "delta" if route == "delta" else "caption")
-    finally:
-        made.store.close()
+    with closing(made.store):
+        _make(made, way, sight)
 
 
 def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
@@ -151,7 +165,38 @@ def _data(source: str, reader: str | None, settings: list[str] | None) -> "Data"
     return Recipe.load(source).read() if source.endswith(".toml") else _read(source, reader, settings)
 
 
-def _make(made: "Generation", route: Literal["caption", "delta"]) -> None:
+def _route(name: str) -> "Route":
+    if name not in ("caption", "delta", "image"):
+        raise BadOption(f"--route {name!r} must be caption, delta or image.")
+    return cast("Route", name)
+
+
+def _price(prices: Path | None, model: str | None) -> "Price":
+    from foilrec.content.budget import Price, read_prices
+
+    if prices is None:
+        return Price()
+    if model is None:
+        raise BadOption("--prices is a table by model: say which --model.")
+    return read_prices(prices, model)
+
+
+def _retold(data: "Data", items: Path | None, text_columns: str | None, id_column: str | None) -> "Data":
+    """With the texts of a table of items, if one is given."""
+    from foilrec.content.listing import Columns, retold
+
+    if items is None:
+        if text_columns or id_column:
+            raise BadOption("--text-columns and --id-column belong to a table of items: give --items TABLE.")
+        return data
+    return retold(data, items, Columns(id_column, None if text_columns is None else _names(text_columns)))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _make(made: "Generation", route: "Route", sight: "Sight | None" = None) -> None:
     """Runs to the end, a limit, or an interruption; exports what is there, unless interrupted."""
     from foilrec.content.budget import BudgetSpent
     from foilrec.content.datasheet import write_datasheet
@@ -170,7 +215,7 @@ def _make(made: "Generation", route: Literal["caption", "delta"]) -> None:
         typer.echo(f"Interrupted. Every answer is kept in {made.folder}; {again}", err=True)
         raise typer.Exit(130)
     write_datasheet(made.store, made.folder)
-    export(made.store, made.goods, made.encoder, made.folder, route)
+    export(made.store, made.goods, made.encoder, made.folder, route, sight)
     typer.echo(summary(made))
     typer.echo(str(made.folder))
     if ended is not None:
@@ -183,15 +228,18 @@ def _again() -> str:
 
 
 def summary(made: "Generation") -> str:
-    """What the folder holds, and what it took."""
-    states: Counter[str] = Counter(outcome.state for outcome in made.store.outcomes())
-    gates: Counter[str] = Counter(outcome.gate for outcome in made.store.outcomes("rejected") if outcome.gate)
-    spent = made.store.spent()
-    why = f" ({', '.join(f'{gate} {n}' for gate, n in gates.most_common(4))})" if gates else ""
-    cost = f", {spent.money:.4f} money" if spent.money else ""
+    """What the folder holds, for which items, by whom, and what it took."""
+    from foilrec.content.datasheet import coverage, facts, makers
+
+    found = facts(made.store)
+    states, spent = found["outcomes"], found["spent"]
+    why = ", ".join(f"{gate} {n}" for gate, n in list(found["rejected_by"].items())[:4])
+    took = f"{spent['requests']:,} requests, {spent['tokens']:,} tokens"
+    took += f", {spent['money']:.4f} money" if spent["money"] else ""
     return (
-        f"{states['done']:,} negatives; {states['rejected']:,} rejected{why}; {states['failed']:,} without an answer; "
-        f"{spent.requests:,} requests, {spent.tokens:,} tokens{cost}"
+        f"{states.get('done', 0):,} negatives; {states.get('rejected', 0):,} rejected{f' ({why})' if why else ''}; "
+        f"{states.get('failed', 0):,} without an answer; {took}\n"
+        f"{coverage(found['items'], found['about'].get('word lists'))}\n{makers(found)}"
     )
 
 

@@ -1,6 +1,7 @@
 """Commands that train and put to use: demo, train, evaluate, recommend."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 Changes = Annotated[
     list[str] | None,
-    typer.Argument(help="changes to the recipe, such as sampler.name=dns seed=3", metavar="[KEY=VALUE]..."),
+    typer.Argument(help="changes to the recipe, such as sampler.name=dns seed=3", metavar="KEY=VALUE"),
 ]
 
 
@@ -61,12 +62,21 @@ def _to_the_end(recipe: "Recipe", folder: Path, data: "Data | None", again: str,
 
     try:
         with shown(recipe, quiet=quiet) as (on_epoch, on_step):
-            return run_to_the_end(recipe, folder, data=data, resume=resume, on_epoch=on_epoch, on_step=on_step)
+            say = None if quiet else _say
+            return run_to_the_end(
+                recipe, folder, data=data, resume=resume, on_start=say, on_epoch=on_epoch, on_step=on_step
+            )
     except KeyboardInterrupt:
         saved = (folder / "last.safetensors").is_file()
         where = f"The last finished epoch is saved in {folder}" if saved else "No epoch was finished"
         typer.echo(f"\nInterrupted. {where}; go on with:\n  {again}", err=True)
         raise typer.Exit(130) from None
+
+
+def _say(notes: Sequence[str]) -> None:
+    """What the parts must tell before they train."""
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def _train_seeds(
@@ -133,7 +143,8 @@ def recommend(
     asked = None if users == "all" else _ids(users)
     unknown = [] if asked is None else loaded.known_users(asked)[1]
     if asked and len(unknown) == len(asked):
-        raise BadOption(f"The training data has none of the users {some(unknown)}.")
+        hint = f" Write --users @{users} to read that file." if Path(users).is_file() else ""
+        raise BadOption(f"The training data has none of the users {some(unknown)}.{hint}")
     table = loaded.recommend(None if asked is None else [user for user in asked if user not in unknown], top)
     if out is None:
         typer.echo(table.write_csv(separator="\t"), nl=False)

@@ -1,9 +1,11 @@
 """What a folder of generated negatives is: made by whom, of what, how many, refused for what, at what cost."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foilrec.content.pipeline import SILENT
 from foilrec.content.store import Store
 from foilrec.files import write_json, write_text
 
@@ -17,6 +19,7 @@ def facts(store: Store) -> dict[str, Any]:
     """Settings, outcomes by state and difficulty, reasons of rejection, and what every kind of question took."""
     about, spent = store.about(), store.spent()
     states: Counter[str] = Counter()
+    who: Counter[str] = Counter()
     gates: Counter[str] = Counter()
     by_difficulty: dict[int, Counter[str]] = {}
     for outcome in store.outcomes():
@@ -24,14 +27,48 @@ def facts(store: Store) -> dict[str, Any]:
         by_difficulty.setdefault(outcome.job.difficulty, Counter())[outcome.state] += 1
         if outcome.gate is not None:
             gates[outcome.gate] += 1
+        if outcome.content is not None:
+            who[outcome.content.get("by", about["backend"])] += 1
     return {
         "about": about,
+        "items": reach(store),
         "outcomes": dict(sorted(states.items())),
+        "chosen_by": dict(who.most_common()),
         "by_difficulty": {str(d): dict(sorted(c.items())) for d, c in sorted(by_difficulty.items())},
         "rejected_by": dict(gates.most_common()),
         "spent": spent._asdict(),
         "requests": store.tally(),
     }
+
+
+def reach(store: Store) -> dict[str, int]:
+    """How many items have a negative, and what became of the others: each item once."""
+    items: dict[str, set[int]] = {"with negatives": set(), "no known value": set(), "refused": set()}
+    for outcome in store.outcomes():
+        silent = "no known value" if outcome.gate == SILENT else "refused"
+        items["with negatives" if outcome.state == "done" else silent].add(outcome.job.item)
+    items["refused"] -= items["with negatives"]
+    found = {name: len(which) for name, which in items.items()}
+    return {**found, "not asked": store.about()["items"] - sum(found.values())}
+
+
+def coverage(found: Mapping[str, int], lists: str | None) -> str:
+    """The same in a line."""
+    others = {
+        f"say no value of the word lists {lists}": found["no known value"],
+        "were refused or not answered": found["refused"],
+        "were not asked for (no text, taken by nobody, or not in the sample)": found["not asked"],
+    }
+    told = "; ".join(f"{count:,} {what}" for what, count in others.items() if count)
+    return f"{found['with negatives']:,} of {sum(found.values()):,} items have a negative" + (
+        f"; {told}" if told else ""
+    )
+
+
+def makers(found: Mapping[str, Any]) -> str:
+    """Who chose what to change, and how much came to nothing, in a line."""
+    dropped = sum(count for state, count in found["outcomes"].items() if state != "done")
+    return ", ".join(f"{who}: {count:,}" for who, count in [*found["chosen_by"].items(), ("dropped", dropped)])
 
 
 def write_datasheet(store: Store, folder: Path) -> None:
@@ -44,10 +81,15 @@ def write_datasheet(store: Store, folder: Path) -> None:
 def page(found: dict[str, Any]) -> str:
     """The facts for a reader."""
     about, spent = found["about"], found["spent"]
-    who = "rules over word lists, without a model," if about["backend"] == "rules" else f"the model {about['model']}"
-    lines = ["# Generated negatives", "", WARNING.format(who=who), "", "## Made with", ""]
+    lines = ["# Generated negatives", "", WARNING.format(who=_who(about)), "", "## Made with", ""]
     lines += [f"- {name}: {_plain(value)}" for name, value in about.items()]
-    lines += ["", "## What came of it", "", "| attributes changed | done | rejected | failed |", "|---|---|---|---|"]
+    lines += ["", "## What came of it", "", f"{coverage(found['items'], about.get('word lists'))}.", ""]
+    lines += [
+        f"Negatives by who chose what to change: {makers(found)}.",
+        "",
+        "| attributes changed | done | rejected | failed |",
+        "|---|---|---|---|",
+    ]
     for difficulty, counts in found["by_difficulty"].items():
         cells = [str(counts.get(state, 0)) for state in ("done", "rejected", "failed")]
         lines.append(f"| {difficulty} | {' | '.join(cells)} |")
@@ -65,6 +107,15 @@ def page(found: dict[str, Any]) -> str:
         names = ("template", "backend", "model", "state", "requests", "prompt", "completion", "counted")
         lines.append("| " + " | ".join(_plain(row[name]) for name in names) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _who(about: Mapping[str, Any]) -> str:
+    """Whose words these are."""
+    if about["backend"] == "rules":
+        return "rules over word lists, without a model,"
+    if about.get("chooses"):
+        return f"rules over word lists, the model {about['model']} choosing what to change,"
+    return f"the model {about['model']}" + ("" if about.get("asked") is None else ", or by rules without a model,")
 
 
 def _plain(value: object) -> str:

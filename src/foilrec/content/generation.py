@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from foilrec.content.backends.replay import Replay
+from foilrec.content.backends.rules import Rules
 from foilrec.content.budget import Budget, Price
 from foilrec.content.chat import Backend
 from foilrec.content.crew import Stopped, beating, nap, shared
@@ -15,8 +16,9 @@ from foilrec.content.encoder import Encoder
 from foilrec.content.encoders import load
 from foilrec.content.gates import Gates
 from foilrec.content.goods import Goods
-from foilrec.content.lexicons import met
-from foilrec.content.pipeline import Pipeline
+from foilrec.content.lexicons import WordLists, goods
+from foilrec.content.listing import of_data
+from foilrec.content.pipeline import Helper, Pipeline
 from foilrec.content.planning import Estimate, Jobs, estimate, jobs
 from foilrec.content.store import LEASE, Job, Outcome, Store
 from foilrec.content.templates import MOST, VERSIONS
@@ -26,7 +28,7 @@ from foilrec.errors import BadOption, ModelFailed
 STORE = "store.sqlite"
 IN_A_ROW = 5  # items that nobody answers for, before it is given up
 Task = tuple[int, list[Job]]
-KEPT = ("seed", "personal", "temperature", "word_lists")  # of an order: what answers follow from
+KEPT = ("seed", "personal", "temperature", "word_lists", "chooses", "asked")  # of an order: what answers follow from
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Order:
     """What is wanted.
 
     difficulties: how many key attributes to change, 1 the hardest, a negative for each. sample: of so many items only.
-    personal: for pairs of user and item, with a digest of what the user took. word_lists: new values from the word
-    lists of `rules` alone, as far as the data's items have them; for small models. pictures: sent where they are seen.
+    personal: for pairs of user and item, with a digest of what the user took. word_lists: attributes and new values
+    from word lists alone, as far as the data's items have them; for small models. chooses: the model chooses among
+    these what to change, and rules find and write all else; for the smallest. asked: so many items are the model's,
+    and the others the rules'. lists: the word lists. pictures: sent where they are seen.
     """
 
     difficulties: tuple[int, ...] = (1, 2, 3)
@@ -44,6 +48,9 @@ class Order:
     seed: int = 0
     temperature: float = 0.0
     word_lists: bool = False
+    chooses: bool = False
+    asked: int | None = None
+    lists: WordLists = field(default_factory=goods)
     pictures: bool = True
     modalities: tuple[str, ...] | None = None
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -53,6 +60,8 @@ class Order:
             raise BadOption(f"difficulties {list(self.difficulties)} must be numbers of attributes, 1 to {MOST}.")
         if self.sample is not None and self.sample < 1:
             raise BadOption(f"A sample of {self.sample} is none: take 1 or more.")
+        if self.asked is not None and self.asked < 0:
+            raise BadOption(f"asked = {self.asked} must be a number of items, 0 or more.")
         if self.temperature < 0:
             raise BadOption(f"temperature = {self.temperature} must be 0 or more.")
 
@@ -81,6 +90,8 @@ class Generation:
         lease: float = LEASE,
     ) -> None:
         self.data, self.folder, self.order, self.backend = data, Path(folder), order or Order(), backend
+        if isinstance(backend, Rules):
+            self.order = replace(self.order, lists=backend.lists)
         self.price, self.budget, self.stop = price or Price(), budget or Budget(), threading.Event()
         self.workers = workers or backend.workers
         if self.budget.money is not None and not any(self.price):
@@ -105,17 +116,18 @@ class Generation:
     def _encoder(self, wanted: Encoder | str) -> Encoder:
         if not isinstance(wanted, str):
             return wanted
-        return cast(Encoder, load("text", wanted, (self.goods.text(number) for number in range(len(self.goods)))))
+        return cast(Encoder, load("text", wanted, of_data(self.data).texts or ()))  # as `foilrec encode` fits it
 
     def _replay(self) -> None:
         """Puts what the store tells in the place of what answers follow from, and forgets what came of them."""
         about = self.store.about()
         if not about:
             raise BadOption(f"{self.folder} holds no answers to replay.")
-        self.store.settle_about({"data": self.data.fingerprint})
-        self.order = replace(self.order, **{name: about[name] for name in KEPT}, modalities=tuple(about["modalities"]))
+        kept = {name: about[name] for name in KEPT if name in about}
+        self.order = replace(self.order, **kept, modalities=tuple(about["modalities"]))
         self.goods = Goods(self.data, self.order.modalities, self.order.words)
         self.backend, self._told_by = Replay(model=about["model"], sees=about["sees"]), about["backend"]
+        self.store.settle_about({"data": self.data.fingerprint, "word lists": self._lists()})
         self.store.change_about(self._judging())
 
     def _judging(self) -> dict[str, Any]:
@@ -131,10 +143,23 @@ class Generation:
             "sees": self.backend.sees,
             "templates": VERSIONS,
             "modalities": list(self.goods.modalities),
+            "word lists": self._lists(),
+            "items": len(self.goods),
             "items without text": int((~self.goods.told).sum()),
             **{name: getattr(self.order, name) for name in KEPT},
             **self._judging(),
         }
+
+    @property
+    def _ruled(self) -> bool:
+        """Whether `rules` stands for the model."""
+        return "rules" in (self.backend.name, self._told_by)
+
+    def _lists(self) -> str | None:
+        """Which word lists the negatives follow from."""
+        order = self.order
+        used = self._ruled or order.word_lists or order.chooses or order.asked is not None
+        return order.lists.name if used else None
 
     def left(self) -> Jobs:
         """The jobs of the order that are neither done nor rejected, by item."""
@@ -147,9 +172,7 @@ class Generation:
         it, every answer is kept.
         """
         desk = Desk(self.backend, self.store, self.order.temperature, self.budget, self.price, self._told_by, self.stop)
-        bound = self.order.word_lists or self._told_by == "rules" or self.backend.name == "rules"
-        values = met(self.goods.text(number) for number in range(len(self.goods))) if bound else None
-        pipeline = Pipeline(self.goods, desk, self.encoder, self.gates, self.order.seed, values)
+        pipeline = Pipeline(self.goods, desk, self.encoder, self.gates, self.order.seed, **self._bounds())
         end = beating(self.store.renew, self.store.lease / 3)
         try:
             yield from self._guarded(self._rounds(pipeline))
@@ -157,6 +180,20 @@ class Generation:
             return
         finally:
             end()
+
+    def _bounds(self) -> dict[str, Any]:
+        """What a pipeline must know of word lists and of whom they help."""
+        order = self.order
+        if self._lists() is None:
+            return {}
+        asked = None if order.asked is None else frozenset(list(_jobs(self.goods, order))[: order.asked])
+        helped = not self._ruled and (order.chooses or asked is not None)
+        return {
+            "lists": order.lists,
+            "values": order.lists.met(self.goods.text(number) for number in range(len(self.goods))),
+            "bound": self._ruled or order.word_lists or order.chooses,
+            "helper": Helper(Rules(lists=order.lists), order.chooses, asked) if helped else None,
+        }
 
     def _rounds(self, pipeline: Pipeline) -> Iterator[list[Outcome]]:
         """All that is left; then, as long as another process holds some, what of it comes free."""
@@ -202,10 +239,13 @@ class Generation:
                 raise ModelFailed(f"{IN_A_ROW} items in a row got no answer, the last because: {failed[-1].reason}")
 
 
+def _jobs(goods: Goods, order: Order) -> Jobs:
+    return jobs(goods, order.difficulties, sample=order.sample, personal=order.personal, seed=order.seed)
+
+
 def _left(goods: Goods, order: Order, store: Store) -> Jobs:
-    wanted = jobs(goods, order.difficulties, sample=order.sample, personal=order.personal, seed=order.seed)
     settled = {outcome.job for outcome in store.outcomes("done", "rejected")}
-    todo = {item: [job for job in its if job not in settled] for item, its in wanted.items()}
+    todo = {item: [job for job in its if job not in settled] for item, its in _jobs(goods, order).items()}
     return {item: its for item, its in todo.items() if its}
 
 

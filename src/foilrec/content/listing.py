@@ -132,15 +132,22 @@ def of_table(path: Path, columns: Columns = Columns()) -> Listing:
         )
     ids = [str(row.get(id_column, "")) for _, row in rows]
     _check_ids(path, id_column, [place for place, _ in rows], ids)
-    if columns.texts is None:
-        guessed = [_column(path, header, None, names) for names in (TITLES, DESCRIPTIONS)]
-        said = [name for name in guessed if name is not None]
-    else:
-        said = [str(_column(path, header, name, ())) for name in columns.texts]
+    said = _said(path, header, columns.texts)
     texts = [_joined(*(_text(row.get(name)) for name in said)) for _, row in rows] if said else None
     shown = _column(path, header, columns.picture, PICTURES)
     pictures = None if shown is None else [path.parent / p if (p := _text(row.get(shown))) else None for _, row in rows]
     return Listing(path.name, ids, texts, pictures)
+
+
+def retold(data: Data, path: Path, columns: Columns = Columns()) -> Data:
+    """A data set with titles (the first column of texts) and descriptions (the others as one) off a table of items."""
+    header = dict.fromkeys(name for _, row in _rows(path) for name in row)
+    said = _said(path, list(header), columns.texts)
+    if not said:
+        raise BadData(f"{path}: no column holds titles (there are {some(map(repr, header), 8)}): give --text-columns.")
+    tables = [of_table(path, replace(columns, texts=part)) for part in (said[:1], said[1:]) if part]
+    titles, *rest = [of_data(data).told_by(table).texts for table in tables]
+    return replace(data, titles=titles, descriptions=rest[0] if rest else None)
 
 
 def pictures_of(ids: Sequence[Any], where: Path) -> Sequence[Any]:
@@ -191,6 +198,14 @@ def _column(path: Path, header: Sequence[str], name: str | None, usual: Sequence
         )
     lower = {each.strip().lower(): each for each in reversed(header)}
     return name if name is not None else next((lower[each] for each in usual if each in lower), None)
+
+
+def _said(path: Path, header: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """The columns of texts: those that are wanted, or a title and a description by their usual names."""
+    if wanted is not None:
+        return [str(_column(path, header, name, ())) for name in wanted]
+    guessed = [_column(path, header, None, names) for names in (TITLES, DESCRIPTIONS)]
+    return [name for name in guessed if name is not None]
 
 
 def _check_ids(path: Path, column: str, places: Sequence[str], ids: Sequence[str]) -> None:

@@ -1,61 +1,54 @@
-"""Pictures made small enough to be sent: no edge above 512 pixels, nothing kept but the pixels."""
+"""Pictures made ready to be sent: no edge above 512 pixels, nothing kept but the pixels."""
 
 import base64
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from foilrec.errors import BadData, MissingExtra
+from foilrec.content.encoder import Array
+from foilrec.content.pixels import digest, pixels
+from foilrec.errors import BadData
 
-LONGEST = 512  # pixels of the longer edge
-Array = np.ndarray[Any, Any]
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data set has it: uint8 [H, W, 3], or the path of a file; encoded when it is asked for."""
+    """A picture as a data set has it: uint8 [H, W, 3], or the path of a file; read when it is asked for."""
 
     source: Any
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What tells it from other pictures: the hash of its pixels, or of its file."""
-        if isinstance(self.source, Path):
-            return sha256(self.source.read_bytes()).hexdigest()
-        pixels: Array = np.ascontiguousarray(self.source)
-        return sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        return _readable(digest, self.source).hex()
 
     def uri(self) -> str:
-        """The picture as a data URI: JPEG of files (read by pillow, without their metadata), PNG of arrays."""
-        if isinstance(self.source, Path):
-            return _uri("jpeg", _of_file(self.source))
-        return _uri("png", png(_shrunk(np.asarray(self.source))))
+        """The picture as a data URI: JPEG of files (without their metadata), PNG of arrays."""
+        small = _readable(pixels, self.source)
+        return _uri("jpeg", _jpeg(small)) if isinstance(self.source, Path) else _uri("png", png(small))
 
 
 PROBE = Picture(np.zeros((1, 1, 3), np.uint8))
 """One black pixel, to find out whether a server sees."""
 
 
+def _readable(read: Callable[[Any], Read], source: Any) -> Read:
+    try:
+        return read(source)
+    except BadData as error:
+        raise BadData(f"A picture cannot be sent: {error}. Repair or remove it.") from error
+
+
 def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _shrunk(pixels: Array) -> Array:
-    """Squares of pixels averaged until no edge is above LONGEST: [H, W, 3] -> [h, w, 3]."""
-    step = -(-max(pixels.shape[:2]) // LONGEST)
-    if step == 1:
-        return pixels
-    height, width = pixels.shape[0] // step * step or 1, pixels.shape[1] // step * step or 1
-    rows, columns = min(step, height), min(step, width)
-    squares = pixels[:height, :width].reshape(height // rows, rows, width // columns, columns, 3)
-    small: Array = squares.mean((1, 3)).round().astype(np.uint8)
-    return small
 
 
 def png(pixels: Array) -> bytes:
@@ -69,17 +62,9 @@ def png(pixels: Array) -> bytes:
     )
 
 
-def _of_file(path: Path) -> bytes:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingExtra("pillow", "image", f"The picture {path.name}") from error
-    try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} cannot be read as a picture ({error}): repair or remove it.") from error
-    small.thumbnail((LONGEST, LONGEST))
+def _jpeg(small: Array) -> bytes:
+    from PIL import Image
+
     out = BytesIO()
-    small.save(out, "JPEG", quality=85)
+    Image.fromarray(small).save(out, "JPEG", quality=85)
     return out.getvalue()

@@ -1,13 +1,13 @@
 """The layout of MMRec: NAME.inter with x_label, and features, graphs, titles and raw ids beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from foilrec.core import Data, Reader
 from foilrec.data import Features
-from foilrec.errors import BadOption
+from foilrec.errors import BadData, BadOption, some
 from foilrec.reading.assembly import Choices, Extras, assemble
 from foilrec.reading.features import discover, load
 from foilrec.reading.log import Log
@@ -16,16 +16,16 @@ from foilrec.reading.pictures import find_pictures
 from foilrec.reading.places import chosen_files, existing_folder, the_one
 from foilrec.reading.sources import columns_of, read_numbered
 from foilrec.reading.tables import TextTable
-from foilrec.reading.texts import find_texts, in_order, read_mapping, read_texts
+from foilrec.reading.texts import find_texts, read_mapping, read_texts, told
 
 
 class Mmrec(Reader):
     """A folder with NAME.inter: tab separated, columns userID, itemID, x_label, perhaps rating and timestamp.
 
     Users and items are numbered from 0. Read as well, where present: MODALITY_feat.npy or .npz (row n describes item
-    n), MODALITY_knnK.npz (indices and cos), item_text.jsonl, items.jsonl, items.csv or *_text.tsv, i_id_mapping.csv
-    and u_id_mapping.csv (raw ids), posters/NUMBER.jpg or posters_*.npz. Users without training rows are left out of
-    valid and test, as MMRec does.
+    n), MODALITY_knnK.npz (indices and cos), item_text.jsonl, items.jsonl, items.csv or *_text.tsv (titles by number or
+    by raw id), i_id_mapping.csv and u_id_mapping.csv (raw ids), posters/NUMBER.jpg or posters_*.npz. Users without
+    training rows are left out of valid and test, as MMRec does.
 
     path: the folder.
     file: NAME.inter (or NAME); left out, the folder's own name, or the only .inter file there.
@@ -75,18 +75,29 @@ class Mmrec(Reader):
     def _named(self, log: Log, users: dict[int, str], items: dict[int, str]) -> Log:
         """The log with its raw ids and with valid and test the right way round."""
         fields = vars(log) | {
-            "user_ids": [users.get(n, str(n)) for n in range(log.n_users)] if users else None,
-            "item_ids": [items.get(n, str(n)) for n in range(log.n_items)] if items else None,
+            "user_ids": self._all_named("u", users, log.n_users),
+            "item_ids": self._all_named("i", items, log.n_items),
         }
         if self.swap and log.labels is not None:
             fields["labels"] = (3 - log.labels) % 3
         return Log(**fields)
 
+    def _all_named(self, kind: str, known: dict[int, str], count: int) -> list[str] | None:
+        """A raw id for each number, a number without one standing for itself; None where the folder maps none."""
+        ids = [known.get(number, str(number)) for number in range(count)] if known else None
+        if ids is not None and len(known) < count and len(set(ids)) < count:
+            named = set(known.values())
+            twice = next(str(number) for number in range(count) if number not in known and str(number) in named)
+            raise BadData(
+                f"{self.path / f'{kind}_id_mapping.csv'}: number {twice} has no raw id, and {twice!r} is the raw id of "
+                "another number. Map every number."
+            )
+        return ids
+
     def _extras(self, log: Log) -> Extras:
         features, notes = self._features(log)
         numbers = range(log.n_items) if log.item_numbers is None else log.item_numbers.tolist()
-        texts = find_texts(self.path)
-        titles, descriptions = in_order(read_texts(texts), numbers) if texts else (None, None)
+        titles, descriptions = self._texts(log, numbers)
         if log.item_numbers is None:
             graphs = read_graphs(self.path, log.n_items)
         else:
@@ -97,12 +108,24 @@ class Mmrec(Reader):
         notes += [f"{idle:,} items have no interactions"] if idle else []
         return Extras(features, graphs, titles, descriptions, find_pictures(self.path, log), notes)
 
+    def _texts(self, log: Log, numbers: Sequence[int]) -> tuple[list[str] | None, list[str] | None]:
+        """Titles and descriptions by number or, where the file knows none of the numbers, by raw id."""
+        file = find_texts(self.path)
+        if file is None:
+            return None, None
+        texts = read_texts(file)
+        raw = log.item_ids is not None and not any(str(number) in texts for number in numbers)
+        return told(file, texts, log.item_ids if raw and log.item_ids else numbers, log.name)
+
     def _features(self, log: Log) -> tuple[dict[str, Features], list[str]]:
+        unread: list[str] = []
         if self.features is None:
             files = discover(self.path, self.surrogate)
+            known = {path for path, _ in files.values()} | set(self.path.glob("*_knn*.npz"))
+            unread = sorted(p.name for p in self.path.glob("*.np[yz]") if p not in known and "posters" not in p.name)
         else:
             files = {m: (p, p.parent.name == "surrogate") for m, p in chosen_files(self.path, self.features).items()}
-        features, notes = {}, []
+        features, notes = {}, [f"not read: {some(unread)} (option features = {{NAME = FILE}})"] if unread else []
         for modality, (path, surrogate) in files.items():
             features[modality], more = load(path, modality, log, surrogate)
             notes += more

@@ -11,7 +11,7 @@ from foilrec.reading.log import Log
 from foilrec.reading.places import existing_folder
 from foilrec.reading.sources import columns_of, read_log
 from foilrec.reading.tables import TextTable
-from foilrec.reading.texts import Texts, in_order
+from foilrec.reading.texts import Texts, told
 
 FIELDS = ("userId", "movieId", "rating", "timestamp")
 
@@ -52,7 +52,7 @@ class Movielens(Reader):
         features, notes = from_options(log, self.path, self.features, self.feature_ids)
         titles = _titles(self.path)
         keys = [log.raw_item(number) for number in range(log.n_items)]
-        return Extras(features, titles=in_order(titles, keys)[0] if titles else None, notes=notes)
+        return Extras(features, titles=told(self.path, titles, keys, log.name)[0] if titles else None, notes=notes)
 
 
 def _ratings(folder: Path) -> TextTable:

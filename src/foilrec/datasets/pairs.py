@@ -8,11 +8,11 @@ import numpy as np
 
 from foilrec.core import Data, Reader
 from foilrec.data import Features
-from foilrec.errors import BadData, did_you_mean
+from foilrec.errors import BadData, BadOption, did_you_mean, some
 from foilrec.reading.arrays import Array, open_arrays
 from foilrec.reading.assembly import Choices, Extras, assemble
 from foilrec.reading.features import load
-from foilrec.reading.filters import PARTS
+from foilrec.reading.filters import PARTS, first_of_each_pair
 from foilrec.reading.log import Log
 from foilrec.reading.numbering import Numbers, is_dense, number_integers
 from foilrec.reading.places import chosen_files
@@ -42,6 +42,8 @@ class Pairs(Reader):
         min_rating: float | None = None,
         core: int = 0,
     ) -> None:
+        if not 0 <= valid_share < 1:
+            raise BadOption(f"valid_share = {valid_share} must be a share of the training rows, 0 up to below 1.")
         self.path, self.valid_share, self.features = Path(path), valid_share, features
         self.choices = Choices(split, split_seed, min_rating, core)
 
@@ -54,20 +56,29 @@ class Pairs(Reader):
                     f"{self.path} has no array {part!r}{did_you_mean(part, arrays) or '.'} It holds "
                     f"{', '.join(map(repr, arrays))}, and train and test are needed."
                 )
+        others = [name for name in arrays if name not in PARTS]
+        if "valid" not in arrays and (hint := did_you_mean("valid", others)):
+            raise BadData(f"{self.path} has no array 'valid'{hint} Rename it, or take it out to have one carved.")
         pairs = [_checked(arrays[part], f"{self.path}, array {part!r}") for part in PARTS if part in arrays]
         labels = [np.full(len(arrays[part]), n, np.int8) for n, part in enumerate(PARTS) if part in arrays]
         log = self._numbered(np.concatenate(pairs), np.concatenate(labels))
-        told = None
+        told, notes = None, [f"arrays not read: {some(others)}"] if others else []
         if "valid" not in arrays and self.choices.split == "given" and log.labels is not None:
+            log, twice = first_of_each_pair(log)  # before a repeated pair can fall into two parts
+            notes += twice
+            assert log.labels is not None
             trains = np.flatnonzero(log.labels == TRAIN)
             carved = carve_valid(log.users[trains], self.choices.split_seed, self.valid_share) == VALID
             log.labels[trains[carved]] = VALID
-            told = (
-                f"given test; valid carved from train: {self.valid_share:.0%} of each user's rows at random, seed "
-                f"{self.choices.split_seed}"
+            notes.insert(
+                0,
+                told := (
+                    f"given test; valid carved from train: {self.valid_share:.0%} of each user's rows at random, seed "
+                    f"{self.choices.split_seed}"
+                ),
             )
         data = assemble(log, self.choices, self._extras, told)
-        return replace(data, notes=(told, *data.notes)) if told else data
+        return replace(data, notes=(*notes, *data.notes))
 
     def _numbered(self, pairs: Array, labels: Array) -> Log:
         starts = np.searchsorted(labels, (0, 1, 2))
@@ -107,6 +118,8 @@ def _checked(pairs: Array, place: str) -> Array:
         raise BadData(
             f"{place} is {pairs.dtype} of shape {pairs.shape}, and must hold integers of shape (N, 2): user, item."
         )
+    if len(pairs) and int(pairs.max()) >= 1 << 63:
+        raise BadData(f"{place}: {int(pairs.max())} is too large for a number of 64 bits with a sign. Number anew.")
     negative = np.flatnonzero((pairs < 0).any(axis=1))
     if len(negative):
         raise BadData(

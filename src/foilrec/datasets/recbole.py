@@ -11,7 +11,7 @@ from foilrec.reading.log import Log
 from foilrec.reading.places import existing_folder, the_one
 from foilrec.reading.sources import columns_of, read_log
 from foilrec.reading.tables import TextTable
-from foilrec.reading.texts import Texts, in_order
+from foilrec.reading.texts import Texts, told
 
 TITLES = ("title", "movie_title", "name", "item_name", "artist_name")
 
@@ -63,10 +63,10 @@ class Recbole(Reader):
         missing = [self.columns[role] for role, name in wanted.items() if name not in table.header]
         if missing:
             raise BadData(
-                f"{file}, line 1: the header has no column {missing[0]!r}{did_you_mean(missing[0], plain)} It has "
-                f"{', '.join(map(repr, table.header))}."
+                f"{file}, line 1: the header has no column {missing[0]!r}{did_you_mean(missing[0], plain) or '.'} It "
+                f"has {', '.join(map(repr, table.header))}; the options user, item, time and rating name others."
             )
-        log = read_log(table, columns_of(table, wanted), file.stem)
+        log = read_log(table, columns_of(table, wanted, chosen=True), file.stem)
         return assemble(log, self.choices, self._extras)
 
     def _extras(self, log: Log) -> Extras:
@@ -74,7 +74,7 @@ class Recbole(Reader):
         file = self.folder / f"{log.name}.item"
         titles = self._titles(file) if file.is_file() else {}
         keys = [log.raw_item(number) for number in range(log.n_items)]
-        return Extras(features, titles=in_order(titles, keys)[0] if titles else None, notes=notes)
+        return Extras(features, titles=told(file, titles, keys, log.name)[0] if titles else None, notes=notes)
 
     def _titles(self, file: Path) -> Texts:
         """{raw item id: (title, "")} of NAME.item, or nothing when it has no titles."""

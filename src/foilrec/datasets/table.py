@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from foilrec.core import Data, Reader
-from foilrec.errors import BadData, BadOption, some
+from foilrec.errors import BadOption
 from foilrec.reading.assembly import Choices, Extras, assemble
 from foilrec.reading.features import from_options
 from foilrec.reading.frames import FrameTable
@@ -15,7 +15,7 @@ from foilrec.reading.places import existing_file
 from foilrec.reading.sources import Table as Source
 from foilrec.reading.sources import columns_of, read_log
 from foilrec.reading.tables import TextTable, guess_separator
-from foilrec.reading.texts import in_order, read_texts
+from foilrec.reading.texts import read_texts, told
 
 
 class Table(Reader):
@@ -26,8 +26,8 @@ class Table(Reader):
     path: a .csv, .tsv or .parquet file (a text file may part its columns by tabs, commas, semicolons or bars).
     frame: a polars or pandas data frame instead.
     user, item, time, rating, label: the names of the columns; label holds 0 (train), 1 (valid) and 2 (test).
-    items: a table of the items, .csv, .tsv or .jsonl: itemID or item, title, and perhaps description and picture (a
-    path from its own folder on).
+    items: a table of the items, .csv, .tsv, .jsonl or .parquet: itemID or item, title, and perhaps description and
+    picture (a path from its own folder on).
     features: {modality: file of rows}; feature_ids: a file with the raw item id of each row, one a line.
     split: left out, "given" if label names a column, else "random".
     split_seed, min_rating, core: see foilrec.reading.assembly.Choices.
@@ -57,7 +57,8 @@ class Table(Reader):
         if split == "given" and label is None:
             raise BadOption('split = "given" needs label, the name of the column that holds 0, 1 and 2.')
         self.path, self.frame = None if path is None else Path(path), frame
-        self.columns = {"user": user, "item": item, "time": time, "rating": rating, "label": label}
+        self.columns = {"user": user, "item": item, "time": time, "label": label}
+        self.columns["rating"] = None if min_rating is None else rating  # nothing else asks for it
         if split != "given":
             del self.columns["label"]
         self.items, self.features, self.feature_ids = items, features, feature_ids
@@ -66,7 +67,7 @@ class Table(Reader):
     def read(self) -> Data:
         """The data set; BadData says which file, line or row, column and value are wrong."""
         table = self._open()
-        log = read_log(table, columns_of(table, self.columns), self.path.stem if self.path else "frame")
+        log = read_log(table, columns_of(table, self.columns, chosen=True), self.path.stem if self.path else "frame")
         return assemble(log, self.choices, self._extras)
 
     def _open(self) -> Source:
@@ -84,12 +85,7 @@ class Table(Reader):
         if self.items is None:
             return Extras(features, notes=notes)
         file, keys = existing_file(folder / self.items), log.item_ids or range(log.n_items)
-        texts, pictures = read_texts(file), pictures_of(file)
-        if not any(str(key) in texts for key in keys):
-            raise BadData(
-                f"{file} describes none of the items of {log.name}: ids begin {some(list(texts), 3)} there and "
-                f"{some(list(keys), 3)} here. Both must use the same raw ids."
-            )
-        titles, descriptions = in_order(texts, list(keys))
+        titles, descriptions = told(file, read_texts(file), list(keys), log.name)
+        pictures = pictures_of(file)
         shown = [pictures.get(str(key)) for key in keys] if pictures else None
         return Extras(features, titles=titles, descriptions=descriptions, pictures=shown, notes=notes)

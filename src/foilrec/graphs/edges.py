@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foilrec.graphs.sparse import Rows
 from foilrec.numerics import kernels
+from foilrec.numerics.kernels import Rows
 
 
 class Edges(nn.Module):

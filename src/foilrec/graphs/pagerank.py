@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from foilrec.graphs.sparse import Rows, by_rows
+from foilrec.graphs.sparse import by_rows
 from foilrec.numerics import kernels
+from foilrec.numerics.kernels import Rows
 
 
 def nearest_by_walk(

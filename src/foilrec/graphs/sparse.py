@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from foilrec.numerics import kernels
-
-Rows = tuple[Tensor, Tensor, Tensor]  # starts [n + 1], columns [E], values [E]
+from foilrec.numerics.kernels import Rows
 
 
 class Graph(nn.Module):

@@ -94,8 +94,10 @@ def mine(
         raise BadOption("Mining: there are no pairs to mine for.")
     for side, (name, rows) in enumerate((("query", queries), ("item", items))):
         if not 0 <= int(pairs[:, side].min()) <= int(pairs[:, side].max()) < len(rows):
-            worst = pairs[(pairs[:, side] < 0) | (pairs[:, side] >= len(rows))][0, side]
-            raise BadOption(f"Mining: a pair names {name} {int(worst)}, and there are {len(rows)}, counted from 0.")
+            row = int(((pairs[:, side] < 0) | (pairs[:, side] >= len(rows))).nonzero()[0])
+            raise BadOption(
+                f"Mining: pair {row} names {name} {int(pairs[row, side])}, of {len(rows)} (counted from 0)."
+            )
     pairs = pairs[pairs[:, 0].argsort(stable=True)]
     index = SeenIndex(pairs, len(queries), len(items)) if seen is None else seen
     if approximate(len(items), search):

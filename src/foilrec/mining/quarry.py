@@ -42,13 +42,13 @@ class Quarry:
         return mine(queries, items, self.pairs, rules, self.seen, search=search)
 
     def frame(self, found: Mined) -> "pl.DataFrame":
-        """A row a pair, in the source's ids: query, positive, its score, negatives and their scores as lists."""
+        """A row a pair, in the source's ids: query, positive, negatives as a list, and scores to 6 digits."""
         import polars as pl
 
         there = found.ids >= 0
         counts = there.sum(1).tolist()
         names = self._items(found.ids[there].tolist())
-        scores = found.scores[there].tolist()
+        scores = _short(found.scores[there]).to_list()
         ends = np.cumsum([0, *counts]).tolist()
         cut = [slice(a, b) for a, b in pairwise(ends)]
         queries = found.pairs[:, 0].tolist()
@@ -56,7 +56,7 @@ class Quarry:
             {
                 "query": queries if self.data is None else self.data.raw_users(queries),
                 "positive": self._items(found.pairs[:, 1].tolist()),
-                "positive_score": found.positive.tolist(),
+                "positive_score": _short(found.positive),
                 "negatives": [names[part] for part in cut],
                 "scores": [scores[part] for part in cut],
             }
@@ -64,6 +64,13 @@ class Quarry:
 
     def _items(self, numbers: list[int]) -> list[Any]:
         return numbers if self.data is None else self.data.raw_items(numbers)
+
+
+def _short(scores: Tensor) -> "pl.Series":
+    """Scores to 6 digits, about what a float32 holds."""
+    import polars as pl
+
+    return pl.Series(scores.double().numpy()).round_sig_figs(6)
 
 
 @torch.no_grad()

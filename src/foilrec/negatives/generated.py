@@ -36,6 +36,7 @@ class Generated:
 
     items, difficulty [N]: which item, and how many attributes differ. users [N]: for whose taste, -1 for everyone.
     after, before: {modality: N rows} of the negatives, and of what they were made of, by the same encoder.
+    alike [N, M]: the items whose words are most like each one's, nearest first, -1 where there are fewer; None: untold.
     """
 
     folder: Path
@@ -45,9 +46,15 @@ class Generated:
     after: Mapping[str, Features]
     before: Mapping[str, Features]
     encoder: str = ""
+    alike: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def reach(self, n_items: int) -> str:
+        """How many items of the data have negatives, and how many have none, in words."""
+        known = len(self.items.unique())
+        return f"{known:,} of {n_items:,} items have generated negatives, {n_items - known:,} have none"
 
     def told(self, modalities: Sequence[str]) -> Tensor:
         """Whether there is anything to see of each negative, bool [N]: its features of some modality are not all 0."""
@@ -62,6 +69,8 @@ class Generated:
         digest = blake2b(digest_size=16)
         for column in (self.items, self.users, self.difficulty):
             digest.update(column.numpy().tobytes())
+        if self.alike is not None:
+            digest.update(self.alike.numpy().tobytes())
         for rows in (self.after, self.before):
             for name in sorted(rows):
                 digest.update(name.encode() + rows[name].digest())
@@ -162,6 +171,7 @@ def read(path: str | Path, data: Data) -> Generated:
         found["neg"],
         found["pos"],
         str(notes.get("encoder", "")),
+        _alike(folder, table, data),
     )
 
 
@@ -218,6 +228,22 @@ def _numbers(folder: Path, column: "pl.Series", known: Sequence[object], name: s
             "The folder was generated for other data: generate anew, or name the right one."
         )
     return torch.tensor(found, dtype=torch.long)
+
+
+def _alike(folder: Path, table: "pl.DataFrame", data: Data) -> Tensor | None:
+    """The raw ids in the column `alike` as numbers [N, M], in int32; ids that the data lacks are passed over."""
+    import polars as pl
+
+    if "alike" not in table.columns:
+        return None
+    if not isinstance(table.schema["alike"], pl.List):
+        raise BadData(f"{folder / TABLE}: the column alike must hold lists of item ids. Export the folder again.")
+    numbers = {str(raw): number for number, raw in enumerate(data.raw_items(range(data.n_items)))}
+    found = [[numbers[key] for raw in row or () if (key := str(raw)) in numbers] for row in table["alike"].to_list()]
+    made = torch.full((len(found), max(1, *map(len, found))), -1, dtype=torch.int32)
+    for row, its in zip(made, found, strict=True):
+        row[: len(its)] = torch.tensor(its, dtype=torch.int32)
+    return made
 
 
 def _difficulty(folder: Path, column: "pl.Series") -> Tensor:

@@ -115,18 +115,28 @@ def weighted_unseen(
 
 @njit(cache=True, nogil=True, fastmath=True)
 def multiply(
-    starts: Array, columns: Array, values: Array, x: Array, only: Array, plus: Array, scale: float, out: Array
+    starts: Array,
+    columns: Array,
+    values: Array,
+    x: Array,
+    ids: Array,
+    plus: tuple[Array, ...],
+    scale: float,
+    onto: bool,
+    out: Array,
 ) -> None:
-    """out = scale * (matrix x + plus) for a sparse matrix given by rows; plus may have no rows.
+    """out = scale * (matrix x + the sum of plus) in some rows, for a sparse matrix given by rows.
 
-    only: the rows of the matrix to work out, all of them if empty.
+    plus: tables, one at least, that may have no rows. onto: add to what stands in out.
     """
-    width, some, every = x.shape[1], plus.shape[0] > 0, only.size == 0
-    for r in range(out.shape[0]):
-        for d in range(width):
-            out[r, d] = scale * plus[r, d] if some else 0
-        row = r if every else only[r]
-        e, end = starts[row], starts[row + 1]
+    width = x.shape[1]
+    for r in ids:
+        if not onto:
+            out[r] = 0
+        for table in plus:
+            for d in range(width if table.shape[0] else 0):
+                out[r, d] += scale * table[r, d]
+        e, end = starts[r], starts[r + 1]
         while e + 3 < end:  # four entries a pass: a quarter of the traffic on out
             c0, c1, c2, c3 = columns[e], columns[e + 1], columns[e + 2], columns[e + 3]
             v0, v1, v2, v3 = (scale * values[e], scale * values[e + 1], scale * values[e + 2], scale * values[e + 3])
@@ -138,6 +148,16 @@ def multiply(
             for d in range(width):
                 out[r, d] += v * x[c, d]
             e += 1
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def spread(starts: Array, columns: Array, values: Array, ids: Array, x: Array, out: Array) -> None:
+    """out[columns[e]] += values[e] x[k] for every entry e of row ids[k] of a sparse matrix given by rows."""
+    for k in range(ids.size):
+        for e in range(starts[ids[k]], starts[ids[k] + 1]):
+            c, v = columns[e], values[e]
+            for d in range(x.shape[1]):
+                out[c, d] += v * x[k, d]
 
 
 @njit(cache=True, nogil=True, fastmath=True)

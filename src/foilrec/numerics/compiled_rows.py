@@ -43,29 +43,6 @@ def row_differences(table: Array, plus: Array, minus: Array, out: Array) -> None
             out[k, d] = table[p, d] - table[m, d]
 
 
-@njit(cache=True, nogil=True)
-def add_differences(plus: Array, minus: Array, values: Array, place: Array, distinct: Array, out: Array) -> int:
-    """Adds values[k] to the row of plus[k] and takes it from that of minus[k]; rows stand in order of appearance.
-
-    place comes filled with -1; the count of distinct ids is given back, and as many rows of out are filled.
-    """
-    count = 0
-    for k in range(plus.size):
-        for side in range(2):
-            i = plus[k] if side == 0 else minus[k]
-            sign = np.float32(1) if side == 0 else np.float32(-1)
-            r = place[i]
-            if r < 0:
-                place[i], distinct[count] = count, i
-                for d in range(values.shape[1]):
-                    out[count, d] = sign * values[k, d]
-                count += 1
-            else:
-                for d in range(values.shape[1]):
-                    out[r, d] += sign * values[k, d]
-    return count
-
-
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # Python's division would not be vectorised
 def lazy_adam(
     rows: Array,

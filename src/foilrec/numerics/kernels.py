@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ from torch.nn.functional import embedding_bag
 
 _GOLDEN, _MIX1, _MIX2 = -7046029254386353131, -4658895280553007687, -7723592293110705685
 _LOW = 0xFFFFFFFF
+
+Rows = tuple[Tensor, Tensor, Tensor]  # a sparse matrix: starts [n + 1], columns [E], values [E]
 
 
 @lru_cache(maxsize=1)
@@ -162,42 +165,61 @@ def seen_mass(starts: Tensor, items: Tensor, before: Tensor, cumulative: Tensor,
     return torch.where(end > starts[users], cumulative[items[last].long() + 1] - before[last], 0)
 
 
-def multiply(
-    rows: tuple[Tensor, Tensor, Tensor],
-    x: Tensor,
-    *,
-    only: Tensor | None = None,
-    plus: Tensor | None = None,
-    scale: float = 1.0,
-) -> Tensor:
-    """scale * (A x + plus) for a sparse A by rows, (starts [n + 1], columns [E], values [E]), and x [m, D]: [n, D].
-
-    only: ids [R] of the rows of A to work out, [R, D] then. No gradient.
-    """
+def multiply(rows: Rows, x: Tensor, *, plus: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """scale * (A x + plus) for a sparse A by rows, x [m, D] and plus [n, D]: [n, D]. No gradient."""
     (starts, columns, values), x = rows, x.detach()
     dense_enough = plus is None or len(columns) > 4 * len(starts)  # a pass of its own for `plus` has to be worth it
-    if only is None and dense_enough and x.device.type == "cpu" and x.dtype == values.dtype == torch.float32:
+    if dense_enough and x.device.type == "cpu" and x.dtype == values.dtype == torch.float32:
         weights = values if scale == 1 else values * scale
         product = embedding_bag(  # torch's fastest sparse product, by far
             columns, x, starts.int(), mode="sum", per_sample_weights=weights, include_last_offset=True
         )
         return product if plus is None else product.add_(plus.detach(), alpha=scale)
-    if loops := fast(starts, x):
-        dense = x.contiguous().numpy()
-        added = dense[:0] if plus is None else plus.detach().contiguous().numpy()
-        some = np.empty(0, np.int64) if only is None else only.numpy()
-        out = np.empty((len(starts) - 1 if only is None else len(some), x.shape[1]), dense.dtype)
-        if len(out):
-            arrays = (starts.numpy(), columns.numpy(), values.numpy(), dense, some, added, dense.dtype.type(scale))
-            loops.multiply(*arrays, out)
-        return torch.from_numpy(out)
+    if fast(starts, x):
+        every = torch.arange(len(starts) - 1)
+        out = x.new_empty(len(every), x.shape[1])
+        return multiply_rows(rows, x, every, out, plus=() if plus is None else (plus,), scale=scale)
     with warnings.catch_warnings():  # torch calls its CSR support beta, once a process
         warnings.filterwarnings("ignore", message="Sparse CSR")
-        matrix = torch.sparse_csr_tensor(
-            starts.int(), columns, values.to(x.dtype), (len(starts) - 1, len(x)), check_invariants=False
-        )
-    product = matrix @ x if only is None else (matrix @ x)[only]
+        shape = len(starts) - 1, len(x)
+        matrix = torch.sparse_csr_tensor(starts.int(), columns, values.to(x.dtype), shape, check_invariants=False)
+    product = matrix @ x
     return (product if plus is None else product + plus.detach()) * scale
+
+
+def multiply_rows(
+    rows: Rows,
+    x: Tensor,
+    ids: Tensor,
+    out: Tensor,
+    *,
+    plus: Sequence[Tensor] = (),
+    scale: float = 1.0,
+    onto: bool = False,
+) -> Tensor:
+    """Some rows, ids [R], of scale * (A x + the sum of plus), written where they stand in out, which is given back.
+
+    x [m, D], plus and out [n, D]. onto: added to what stands in out. No gradient.
+    """
+    if loops := fast(rows[0], x, out):
+        dense = x.detach().contiguous().numpy()
+        added = tuple(table.detach().contiguous().numpy() for table in plus) or (dense[:0],)
+        arrays = (*(part.numpy() for part in rows), dense, ids.numpy(), added, dense.dtype.type(scale), onto)
+        loops.multiply(*arrays, out.numpy())
+    else:
+        made = scale * sum((table.detach()[ids] for table in plus), multiply(rows, x)[ids])
+        out[ids] = out[ids] + made if onto else made
+    return out
+
+
+def multiply_few(rows: Rows, turned: Rows, ids: Tensor, x: Tensor) -> Tensor:
+    """A x for an x of which only the rows ids [R] are not 0, x [R, D]: [n, D]. turned: A^T by rows. No gradient."""
+    entries, shape = turned[0].diff()[ids].sum(), (len(rows[0]) - 1, x.shape[1])
+    if (loops := fast(rows[0], x)) and 2 * entries < len(rows[1]):  # worth it to go out from those rows
+        out = x.new_zeros(shape)
+        loops.spread(*(part.numpy() for part in turned), ids.numpy(), x.contiguous().numpy(), out.numpy())
+        return out
+    return multiply(rows, x.new_zeros(len(turned[0]) - 1, x.shape[1]).index_copy_(0, ids, x))
 
 
 def candidate_scores(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:

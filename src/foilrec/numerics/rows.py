@@ -1,16 +1,19 @@
-"""Work on the rows of tables that a batch touches: sums by id, differences, and Adam's step."""
+"""Work on the rows of tables that a batch touches: sums by id, projected differences, and Adam's step."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from foilrec.numerics.kernels import differences, row_loops
 
 
 def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Adds up the rows of equal ids: ids [E] below n, values [E, D] -> distinct ids [R], sums [R, D]."""
+    if bool((ids[1:] > ids[:-1]).all()):
+        return ids, values
     if loops := row_loops(ids, values):
         place, out = np.full(n, -1, np.int32), np.empty(values.shape, values.numpy().dtype)
         distinct = np.empty(len(ids), np.int64)
@@ -28,31 +31,28 @@ def add_rows(ids: Tensor, values: Tensor, out: Tensor) -> None:
         out.index_add_(0, ids, values)
 
 
-class Differences(torch.autograd.Function):
-    """table[plus] - table[minus] with a row-sparse gradient: table [I, F], ids [B] -> [B, F]."""
+class ProjectedDifferences(torch.autograd.Function):
+    """(table[plus] - table[minus]) W^T with a row-sparse gradient: table [I, F], W [D, F], ids [B] -> [B, D].
+
+    The table's gradient is added up by rows while it is D wide, and F wide only where it is handed over.
+    """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
-        """The differences."""
-        ctx.save_for_backward(plus, minus)
+    def forward(ctx: Any, table: Tensor, weight: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
+        """The projected differences."""
+        wide = differences(table.numpy(), plus, minus) if row_loops(table, plus) else table[plus] - table[minus]
+        ctx.save_for_backward(weight, plus, minus, wide)
         ctx.shape = table.shape
-        if row_loops(table, plus):
-            return differences(table.detach().numpy(), plus, minus)
-        return table[plus] - table[minus]
+        return linear(wide, weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of the touched rows alone."""
-        (plus, minus), values = ctx.saved_tensors, gradients[0]
-        if loops := row_loops(values, plus):
-            place, distinct = np.full(ctx.shape[0], -1, np.int32), np.empty(2 * len(plus), np.int64)
-            sums = np.empty((min(2 * len(plus), ctx.shape[0]), ctx.shape[1]), np.float32)
-            arrays = (plus.numpy(), minus.numpy(), values.contiguous().numpy(), place, distinct, sums)
-            count = loops.add_differences(*arrays)
-            ids, total = torch.from_numpy(distinct[:count]), torch.from_numpy(sums[:count])
-        else:
-            ids, total = sum_rows(torch.cat([plus, minus]), torch.cat([values, -values]), ctx.shape[0])
-        return torch.sparse_coo_tensor(ids[None], total, ctx.shape, check_invariants=False), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """The gradient of the touched rows alone, in the order of their ids, and that of W."""
+        (weight, plus, minus, wide), gradient = ctx.saved_tensors, gradients[0]
+        ids, sums = sum_rows(torch.cat([plus, minus]), torch.cat([gradient, -gradient]), ctx.shape[0])
+        ids, order = ids.sort()
+        rows = torch.sparse_coo_tensor(ids[None], sums[order] @ weight, ctx.shape, check_invariants=False)
+        return rows, gradient.T @ wide, None, None
 
 
 def adam_rows(

@@ -57,6 +57,8 @@ def matrix(path: str | Path, key: str | None = None) -> Array:
             f"{path}: features must be a matrix with a row for each item, and this array is {found.ndim}-d, of "
             f"shape {found.shape}."
         )
+    if not found.dtype.isnative:  # big-endian files, say
+        found = found.astype(found.dtype.newbyteorder("="))
     if found.dtype not in (np.float16, np.float32, np.float64):
         raise BadData(
             f"{path}: features must be float16, float32 or float64, and these are {found.dtype}. Save them "

@@ -83,7 +83,7 @@ def assemble(log: Log, choices: Choices, extras: Callable[[Log], Extras], told: 
     log = _split(log, choices)
     if log.times is not None:
         log = log.take(splits.by_user(log.users, np.argsort(log.times, kind="stable")))
-    parts, cold = _parts(log)
+    parts, cold = _parts(log, choices)
     more = extras(log)
     return Data(
         n_users=log.n_users,
@@ -100,9 +100,18 @@ def assemble(log: Log, choices: Choices, extras: Callable[[Log], Extras], told: 
         pictures=more.pictures,
         name=log.name,
         split=told or choices.told(),
-        notes=(*notes, *cold, *more.notes),
+        notes=(*_blanks(log), *notes, *cold, *more.notes),
         timed=_timed(log, choices),
     )
+
+
+def _blanks(log: Log) -> list[str]:
+    """A note of raw ids with blanks around them, which no other file may have."""
+    notes = []
+    for kind, ids in (("users", log.user_ids), ("items", log.item_ids)):
+        found = [raw for raw in ids or () if isinstance(raw, str) and raw != raw.strip()]
+        notes += [f"{len(found):,} {kind} have blanks around their ids, such as {found[0]!r}"] if found else []
+    return notes
 
 
 def _filtered(log: Log, choices: Choices) -> tuple[Log, list[str]]:
@@ -133,7 +142,7 @@ def _timed(log: Log, choices: Choices) -> bool:
     return not bool(((users[1:] == users[:-1]) & (labels[1:] < labels[:-1])).any())
 
 
-def _parts(log: Log) -> tuple[list[torch.Tensor], list[str]]:
+def _parts(log: Log, choices: Choices) -> tuple[list[torch.Tensor], list[str]]:
     """The pairs [N, 2] of train, valid and test; users without training rows are left out of valid and test."""
     assert log.labels is not None
     trained = np.zeros(log.n_users, bool)
@@ -151,14 +160,15 @@ def _parts(log: Log) -> tuple[list[torch.Tensor], list[str]]:
         pairs[:, 0], pairs[:, 1] = log.users[keep], log.items[keep]
         parts.append(torch.from_numpy(pairs))
         if not len(pairs):
-            raise BadData(_nothing_in(log, part, dropped))
+            raise BadData(_nothing_in(log, part, dropped, choices))
     return parts, notes
 
 
-def _nothing_in(log: Log, part: str, dropped: int) -> str:
+def _nothing_in(log: Log, part: str, dropped: int, choices: Choices) -> str:
     counts = ", ".join(f"{name} {np.count_nonzero(log.labels == label):,}" for label, name in enumerate(PARTS))
     why = f" once {dropped:,} rows of users without training rows are left out" if dropped else ""
-    return (
-        f"{log.name}: nothing is in {part}{why} (rows by label: {counts}). All three parts are needed: mend the labels "
-        "or the options valid_label and test_label, or choose another split."
-    )
+    cure = {
+        "given": "mend the labels (reader mmrec: or valid_label and test_label), or choose another split",
+        "time": "rows at one time stay together, so that times must differ more, or choose another split",
+    }.get(choices.split, "of users with fewer than three rows nothing is held out, so that some need more rows")
+    return f"{log.name}: nothing is in {part}{why} (rows by label: {counts}). All three parts are needed: {cure}."

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from foilrec.errors import BadData
 
@@ -16,7 +16,7 @@ _INTEGER = re.compile(r"[+-]?\d+")
 _CURES = {
     "number": "Users and items are numbered 0, 1, 2 and so on; for other ids, use the reader recbole or table.",
     "label": "The labels are 0 (train), 1 (valid) and 2 (test).",
-    "float": "Put a finite number there, or drop the line.",
+    "float": "Put a finite number there (a time is one too: seconds since 1970, say, and no date), or drop the line.",
     "id": "Give it an id, or drop the line.",
 }
 
@@ -42,16 +42,47 @@ def records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, lis
     lines = _lines(path)
     if quoted:
         csv.field_size_limit(1 << 30)
-        reader = csv.reader(lines, delimiter=separator)
-        before = 0
-        for fields in reader:
-            if fields:
-                yield before + 1, fields
-            before = reader.line_num
+        yield from _quoted(path, csv.reader(lines, delimiter=separator))
         return
     for number, line in enumerate(lines, 1):
         if line.strip("\r\n"):
             yield number, line.rstrip("\r\n").split(separator)
+
+
+def _quoted(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    before = 0
+    try:
+        for fields in reader:
+            if fields:
+                yield before + 1, fields
+            before = reader.line_num
+    except csv.Error as error:
+        raise BadData(
+            f"{path}, line {reader.line_num or 1}: this is no CSV ({error}). Mend the quotation marks or line ends."
+        ) from error
+
+
+def find_bad_quote(path: Path, separator: str) -> None:
+    """Raises BadData for a quotation mark inside a value that is not quoted, or one that is never closed."""
+    opened = 0
+    for number, line in enumerate(_lines(path), 1):
+        marks = line.replace('""', "")
+        if marks.count('"') % 2:
+            opened = 0 if opened else number
+            before = marks[: marks.rindex('"')]
+            if opened and before and not before.endswith(separator):
+                break
+    if opened:
+        raise BadData(
+            f"{path}, line {opened}: a quotation mark is never closed: {_shown(_line(path, opened))}. Close it, or "
+            "quote the whole value and write the mark twice."
+        )
+    for _ in _quoted(path, csv.reader(_lines(path), delimiter=separator, strict=True)):
+        pass
+
+
+def _line(path: Path, wanted: int) -> str:
+    return next(line for number, line in enumerate(_lines(path), 1) if number == wanted).rstrip("\r\n")
 
 
 def _bytes(path: Path) -> Iterator[bytes]:

@@ -67,7 +67,7 @@ def _coverage(values: Sequence[Any] | None, count: int) -> str:
     if values is None:
         return ""
     if not isinstance(values, list | tuple):
-        return f"{len(values):,} of {count:,} items (100 %)"
+        return f"{len(values):,} of {count:,} items (100%)"
     there = sum(value is not None and not (isinstance(value, str) and not value) for value in values)
     return f"{there:,} of {count:,} items ({there / count:.0%})"
 

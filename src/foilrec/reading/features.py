@@ -25,7 +25,7 @@ def discover(folder: Path, surrogate: bool = False) -> dict[str, tuple[Path, boo
     A stand-in is taken only for a modality that has no features of its own.
     """
     found: dict[str, tuple[Path, bool]] = {}
-    for path in sorted(folder.glob("*_feat.np[yz]")):
+    for path in sorted(folder.glob("?*_feat.np[yz]")):
         modality = path.stem.removesuffix("_feat")
         if modality in found:
             raise BadData(
@@ -89,7 +89,9 @@ def _checked(
     present = np.ones(len(rows), bool)
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
-        if not np.isfinite(np.add.reduce(block, axis=None, dtype=np.float32)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = np.isfinite(np.add.reduce(block, axis=None, dtype=np.float32))
+        if not sound:
             _refuse_infinite(block, path, start, places)
         present[start : start + BLOCK] = block.any(axis=1)
     if not present.any():
@@ -104,11 +106,12 @@ def _checked(
 
 
 def _refuse_infinite(block: NDArray[Any], path: Path, start: int, places: Numbers | None) -> None:
-    bad = np.flatnonzero(~np.isfinite(block).all(axis=1)) + start
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(block.astype(np.float32)).all(axis=1)) + start  # read in float32 in the end
     if len(bad):
         shown = bad if places is None else places[bad]
         raise BadData(
-            f"{path}: NaN or infinite values in {len(bad):,} rows: {some(shown.tolist())} (counted from 0). "
+            f"{path}: NaN or infinite values in {len(bad):,} rows: {some(shown.tolist())} (from 0; in float32). "
             "Write zeros for an item that lacks the modality, or compute its features again."
         )
 

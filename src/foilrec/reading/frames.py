@@ -1,6 +1,6 @@
 """Data frames, and parquet files, which become data frames: checked column by column."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,11 @@ class FrameTable:
         checked = [self._checked(frame[column.name], column) for column in columns]
         return pl.DataFrame(checked).with_row_index("row")
 
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every row with its place in words: {column: value}."""
+        for number, row in enumerate(self._columns(list(self.header)).iter_rows(named=True)):
+            yield self.where(number), row
+
     def _columns(self, names: list[str]) -> "pl.DataFrame":
         import polars as pl
 
@@ -77,15 +82,17 @@ class FrameTable:
 
         if column.kind == "float" and series.dtype.is_temporal():
             series = series.to_physical()
-        if column.kind == "id":
-            found = series.cast(pl.String) if series.dtype == pl.Categorical else series
-        else:
-            found = series.cast(pl.Float64 if column.kind == "float" else pl.Int64, strict=False)
+        # whole numbers are read as floats too: 0.5 is none
+        found = self._ids(series, column) if column.kind == "id" else series.cast(pl.Float64, strict=False)
         bad = found.is_null().to_numpy()
-        if column.kind == "float":
+        if found.dtype.is_float():
             bad = bad | ~np.isfinite(found.fill_null(0).to_numpy())
-        elif column.kind == "label":
+        elif found.dtype == pl.String:
+            bad = bad | (found == "").fill_null(True).to_numpy()
+        if column.kind == "label":
             bad = bad | ~np.isin(found.fill_null(0).to_numpy(), (0, 1, 2))
+        elif column.kind == "number":
+            bad = bad | (found.fill_null(0).to_numpy() % 1 != 0)
         if bad.any():
             row = int(bad.argmax())
             need = {"id": "an id", "float": "a finite number", "label": "a label: 0 (train), 1 (valid) or 2 (test)"}
@@ -94,7 +101,17 @@ class FrameTable:
                 f"{need.get(column.kind, 'a whole number')}; {int(bad.sum()):,} such rows. "
                 "Repair or drop them."
             )
-        return found.alias(column.role)
+        return (found.cast(pl.Int64) if column.kind in ("label", "number") else found).alias(column.role)
+
+    def _ids(self, series: "pl.Series", column: Column) -> "pl.Series":
+        import polars as pl
+
+        if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+            raise BadData(
+                f"{self.name}, column {column.name!r} holds {series.dtype}, and ids are texts or numbers. "
+                "Convert the column, or name another."
+            )
+        return series.cast(pl.String) if series.dtype in (pl.Categorical, pl.Enum) else series
 
 
 def _series(column: Any) -> "pl.Series":

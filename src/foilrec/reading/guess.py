@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from foilrec.errors import BadData, BadOption, some
-from foilrec.reading.culprit import records
+from foilrec.reading.culprit import fault, records
 from foilrec.reading.places import existing_file, the_one
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
@@ -75,7 +75,23 @@ def _columns(file: Path) -> dict[str, str]:
     known = {"user": _USERS, "item": _ITEMS, **_EXTRA}
     header = _table_header(file)
     found = {role: next((h for h in header if h.strip().lower() in names), None) for role, names in known.items()}
+    if found["time"] is not None and not _tells_time(file, found["time"]):
+        found["time"] = None
     return {role: name for role, name in found.items() if name is not None}
+
+
+def _tells_time(file: Path, column: str) -> bool:
+    """Whether a column may be read as times: numbers, or in parquet dates; dates as text are for no split to guess."""
+    from foilrec.reading.frames import FrameTable
+    from foilrec.reading.tables import guess_separator
+
+    if file.suffix in (".parquet", ".pq"):
+        kind = FrameTable.parquet(file).frame.collect_schema()[column]
+        return bool(kind.is_numeric() or kind.is_temporal())
+    rows = records(file, guess_separator(file), True)
+    header, first = (next(rows, (0, [""]))[1] for _ in range(2))
+    value = dict(zip((name.strip() for name in header), first, strict=False)).get(column)
+    return not value or not fault(value, "float")
 
 
 def _table_header(file: Path) -> tuple[str, ...]:

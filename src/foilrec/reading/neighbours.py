@@ -27,14 +27,17 @@ def read_graph(path: Path, n_items: int) -> Neighbours:
     if "indices" not in arrays:
         raise BadData(f"{path} has no array 'indices' of shape (items, k): it holds {', '.join(map(repr, arrays))}.")
     ids, cosines = arrays["indices"], arrays.get("cos")
-    if ids.ndim != 2 or len(ids) != n_items or not np.issubdtype(ids.dtype, np.integer):
+    if ids.ndim != 2 or len(ids) != n_items or not ids.shape[1] or not np.issubdtype(ids.dtype, np.integer):
         raise BadData(
             f"{path}: 'indices' is {ids.dtype} of shape {ids.shape}, and must hold integers, a row for each of "
             f"the {n_items:,} items."
         )
     outside = np.flatnonzero(((ids < 0) | (ids >= n_items)).any(axis=1))
     if len(outside):
-        raise BadData(f"{path}: rows {some(outside.tolist())} name neighbours outside 0 to {n_items - 1}.")
+        raise BadData(
+            f"{path}: rows {some(outside.tolist())} name neighbours outside 0 to {n_items - 1} (rows and items are "
+            "counted from 0). An item with fewer neighbours names itself instead."
+        )
     if cosines is not None and (cosines.shape != ids.shape or not np.isfinite(cosines).all()):
         raise BadData(
             f"{path}: 'cos' must be finite and of the shape of 'indices', {ids.shape}; it is {cosines.shape}."

@@ -40,7 +40,9 @@ def number_series(series: "pl.Series") -> tuple[Numbers, list[Any]]:
     """A column of raw ids [N] without nulls -> their numbers [N] and the raw id of each number, by first appearance."""
     import polars as pl
 
-    if series.dtype.is_integer():
+    if (
+        series.dtype.is_integer() and series.cast(pl.Int64, strict=False).null_count() == 0
+    ):  # some need 64 bits and more
         numbers, raw = number_integers(series.to_numpy().astype(np.int64))
         return numbers, raw.tolist()
     if series.dtype == pl.String:

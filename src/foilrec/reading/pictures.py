@@ -10,9 +10,9 @@ import numpy as np
 from foilrec.errors import BadData
 from foilrec.reading.arrays import Array, npz_header, open_arrays
 from foilrec.reading.log import Log
-from foilrec.reading.texts import KEYS, lines_of
+from foilrec.reading.texts import item_of, items_of
 
-COLUMNS = ("picture", "image", "image_path")
+COLUMNS = ("picture", "image", "image_path", "photo", "poster")
 
 
 class PackedPictures(Sequence[Any]):
@@ -61,13 +61,14 @@ def find_pictures(folder: Path, log: Log) -> Sequence[Any] | None:
 def pictures_of(path: Path) -> dict[str, Path]:
     """Paths of pictures by item out of a table of items, {"17": path}, from its own folder on; {} if it has none."""
     found: dict[str, Path] = {}
-    for line, row in lines_of(path):
+    for place, row in items_of(path):
         column = next((name for name in COLUMNS if row.get(name)), None)
-        key = next((row[name] for name in KEYS if name in row), None)
-        if column is None or key is None:
+        if column is None:
             continue
         file = path.parent / str(row[column])
         if not file.is_file():
-            raise BadData(f"{path}, line {line}: there is no picture {file}. Leave the place empty if there is none.")
-        found[str(key)] = file
+            raise BadData(
+                f"{place}, column {column!r}: there is no picture {file}. Leave the place empty if there is none."
+            )
+        found[item_of(place, row)] = file
     return found

@@ -34,7 +34,7 @@ def _absent(path: Path, kind: str) -> BadData:
         )
     around = sorted(p.name for p in place.iterdir() if not p.name.startswith("."))
     return BadData(
-        f"{path}: there is no such {kind}{did_you_mean(path.name, around)} "
+        f"{path}: there is no such {kind}{did_you_mean(path.name, around) or '.'} "
         f"Its folder holds {some(around, 8) or 'nothing'}."
     )
 
@@ -62,6 +62,6 @@ def one_of(option: str, value: object, allowed: Sequence[object]) -> None:
     """Raises BadOption unless the value of an option is among those allowed."""
     if value not in allowed:
         raise BadOption(
-            f"{option} cannot be {value!r}{did_you_mean(str(value), map(str, allowed))} "
+            f"{option} cannot be {value!r}{did_you_mean(str(value), map(str, allowed)) or '.'} "
             f"It is one of {', '.join(map(repr, allowed))}."
         )

@@ -25,11 +25,16 @@ _WHAT = {
 }
 
 
-def columns_of(table: Table, names: Mapping[str, str | None], ids: Literal["id", "number"] = "id") -> list[Column]:
-    """The columns to read, from {role: name or None}; a name that the header lacks is an error."""
+def columns_of(
+    table: Table, names: Mapping[str, str | None], ids: Literal["id", "number"] = "id", *, chosen: bool = False
+) -> list[Column]:
+    """The columns to read, from {role: name or None}; a name that the header lacks is an error.
+
+    chosen: the names are options of the reader, called as the roles are.
+    """
     kinds: dict[str, Any] = {"user": ids, "item": ids, "label": "label"}
     return [
-        Column(role, name, table.position(name, _WHAT[role]), kinds.get(role, "float"))
+        Column(role, name, table.position(name, _WHAT[role] + f", option {role}" * chosen), kinds.get(role, "float"))
         for role, name in names.items()
         if name is not None
     ]

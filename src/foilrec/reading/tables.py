@@ -1,5 +1,6 @@
 """Delimited text files: read at full speed first, and line by line only to find what is wrong."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foilrec.errors import BadData, did_you_mean
-from foilrec.reading.culprit import Column, find_culprit, records
+from foilrec.reading.culprit import Column, find_bad_quote, find_culprit, records
 from foilrec.reading.places import existing_file
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class TextTable:
 
     def position(self, name: str, what: str) -> int:
         """The place of a column, or BadData that names the nearest one; what says what it would hold."""
+        if self.header.count(name) > 1:
+            raise BadData(f"{self.path}, line 1: two columns are called {name!r} ({what}). Rename or drop one of them.")
         if name in self.header:
             return self.header.index(name)
         hint = did_you_mean(name, self.header)
@@ -88,18 +91,26 @@ class TextTable:
     def pairs(self, key: str, value: str) -> dict[str, tuple[str, str]]:
         """Two columns of text, {key: (value, "")}: the titles of items, say."""
         at, to = self.position(key, "the item"), self.position(value, "its title")
-        found = {}
+        found: dict[str, tuple[str, str]] = {}
         for line, fields in records(self.path, self.separator, self.quoted):
+            if self.has_header and line == 1:
+                continue
             if len(fields) <= max(at, to):
                 raise BadData(
                     f"{self.path}, line {line}: the line has too few columns, {len(fields)} instead of "
                     f"{len(self.header)}. Complete or drop the line."
                 )
-            found[fields[at]] = fields[to], ""
+            if found.setdefault(fields[at], (fields[to], "")) != (fields[to], ""):
+                raise BadData(
+                    f"{self.path}, line {line}: item {fields[at]!r} has a second title, {fields[to]!r}; before it was "
+                    f"{found[fields[at]][0]!r}. Keep one of the two."
+                )
         return found
 
     def _explain(self, columns: Sequence[Column]) -> None:
         find_culprit(self.path, self.separator, len(self.header), columns, self.has_header, self.quoted)
+        if self.quoted:
+            find_bad_quote(self.path, self.separator)
 
     def _scan(self, columns: Sequence[Column]) -> "pl.DataFrame":
         import polars as pl
@@ -140,5 +151,5 @@ def _as_int(value: Any) -> int:
 def guess_separator(path: Path) -> str:
     """The separator of a delimited file, from its first line: a tab, comma, semicolon or bar."""
     with path.open("rb") as file:
-        first = file.readline().decode("utf-8", "replace")
+        first = re.sub('"[^"]*"', "", file.readline().decode("utf-8", "replace"))  # a quoted name may hold any sign
     return max("\t,;|", key=first.count) if any(sign in first for sign in "\t,;|") else ","

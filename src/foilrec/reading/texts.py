@@ -9,8 +9,8 @@ from foilrec.errors import BadData, some
 from foilrec.reading.culprit import records
 from foilrec.reading.tables import guess_separator
 
-KEYS = ("itemID", "item_id", "item", "id", "")  # a column without a name is the index that pandas writes
-TITLES = ("title", "movie title", "movie_title", "name", "text")
+KEYS = ("itemid", "item_id", "item", "id", "asin", "movieid", "product_id", "article_id", "")  # "": pandas' index
+TITLES = ("title", "product_title", "movie title", "movie_title", "name", "text")
 DESCRIPTIONS = ("description", "summary", "text")
 Texts = dict[str, tuple[str, str]]
 
@@ -19,6 +19,7 @@ def read_mapping(path: Path) -> dict[int, str]:
     """A file of raw ids, one and its number a line under a header, parted by a tab or comma: {number: raw id}."""
     separator = guess_separator(path)
     mapping: dict[int, str] = {}
+    numbers: dict[str, int] = {}
     for line, fields in records(path, separator, False):
         if line == 1:
             number_first = fields[0] in ("itemID", "userID", "number")
@@ -34,6 +35,16 @@ def read_mapping(path: Path) -> dict[int, str]:
             raise BadData(
                 f"{path}, line {line}: number {number} has two raw ids, {mapping[int(number)]!r} and {raw!r}."
             )
+        if numbers.setdefault(_unquoted(raw), int(number)) != int(number):
+            raise BadData(
+                f"{path}, line {line}: the raw id {raw!r} stands for number {numbers[_unquoted(raw)]} already, and "
+                f"cannot stand for {number} too. Each number has its own."
+            )
+    most = max(mapping, default=0)
+    if most >= 100 * len(mapping) + 1000:
+        raise BadData(
+            f"{path}: {most} is no number of an id among only {len(mapping):,}. The numbers run 0, 1, 2 and so on."
+        )
     return mapping
 
 
@@ -44,20 +55,46 @@ def _unquoted(raw: str) -> str:
 def read_texts(path: Path) -> Texts:
     """Titles and descriptions by item, as the file names it: {"17": (title, description)}, "" where there is none."""
     texts: Texts = {}
-    for line, row in lines_of(path):
-        key = next((row[k] for k in KEYS if k in row), None)
-        if key is None:
-            raise BadData(
-                f"{path}, line {line}: nothing says which item this is. Name the column or key itemID; there "
-                f"are {some(map(repr, row), 8)}."
-            )
-        lower = {str(k).lower(): v for k, v in row.items()}
-        title = next((k for k in TITLES if k in lower), None)
+    for place, row in items_of(path):
+        key = item_of(place, row)
+        title = next((k for k in TITLES if k in row), None)
         if title is None:
-            raise BadData(f"{path}, line {line}: no title, name or text among {some(map(repr, row), 8)}.")
-        described = next((lower[k] for k in DESCRIPTIONS if k != title and k in lower), "")
-        texts[str(key)] = text_of(lower[title]), text_of(described)
+            raise BadData(f"{place}: no title, name or text among {some(map(repr, row), 8)}.")
+        described = next((row[k] for k in DESCRIPTIONS if k != title and k in row), "")
+        told = text_of(row[title]), text_of(described)
+        if texts.setdefault(key, told) != told:
+            raise BadData(
+                f"{place}: item {key!r} is told of a second time, as {told[0][:60]!r} and before as "
+                f"{texts[key][0][:60]!r}. Keep one of the two."
+            )
+    if not texts:
+        raise BadData(f"{path} holds no items. Write the file again, or do without it.")
     return texts
+
+
+def items_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of a table, parquet file or .jsonl with its place in words: {column, in small letters: value}."""
+    rows: Iterator[tuple[str, Mapping[str, Any]]]
+    if path.suffix in (".parquet", ".pq"):
+        from foilrec.reading.frames import FrameTable
+
+        rows = FrameTable.parquet(path).rows()
+    else:
+        rows = ((f"{path}, line {line}", row) for line, row in lines_of(path))
+    return ((place, {str(k).strip().lower(): v for k, v in row.items()}) for place, row in rows)
+
+
+def item_of(place: str, row: Mapping[str, Any]) -> str:
+    """The raw id of the item that a row, as items_of gives it, is about."""
+    key = next((k for k in KEYS if k in row), None)
+    if key is None:
+        raise BadData(
+            f"{place}: nothing says which item this is. Name the column or key itemID; there are "
+            f"{some(map(repr, row), 8)}."
+        )
+    if row[key] is None or row[key] == "":
+        raise BadData(f"{place}, column {key!r}: there is no id. Give the item one, or drop the line.")
+    return str(row[key])
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -89,7 +126,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _table_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     separator = guess_separator(path)
     header: Sequence[str] = ()
-    for line, fields in records(path, separator, separator == ","):
+    for line, fields in records(path, separator, separator != "\t"):
         if not header:
             header = fields
         elif len(fields) != len(header):
@@ -105,6 +142,16 @@ def find_texts(folder: Path) -> Path | None:
     """The file of titles in a folder: item_text.jsonl, items.jsonl, items.csv or *_text.tsv, the first that exists."""
     named = [folder / name for name in ("item_text.jsonl", "items.jsonl", "items.csv", "item_text.tsv")]
     return next((p for p in [*named, *sorted(folder.glob("*_text.tsv"))] if p.is_file()), None)
+
+
+def told(path: Path, texts: Texts, keys: Sequence[Any], name: str) -> tuple[list[str], list[str] | None]:
+    """in_order of the texts of a file, or BadData where it tells of none of the items of the data set `name`."""
+    if not any(str(key) in texts for key in keys):
+        raise BadData(
+            f"{path} describes none of the items of {name}: ids begin {some(texts, 3)} there and {some(keys, 3)} here. "
+            "Both must use the same raw ids."
+        )
+    return in_order(texts, keys)
 
 
 def in_order(texts: Texts, keys: Sequence[Any]) -> tuple[list[str], list[str] | None]:

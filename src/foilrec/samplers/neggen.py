@@ -26,12 +26,14 @@ class NegGen(Sampler):
     weight beta together. A row whose item has none, or none of the epoch's difficulty, has the uniform one alone, at
     full weight; `covered` and `notes` say how many rows have any. Those made for the row's user come before those made
     for everyone. In form "features" the backbone encodes them as it encodes items, with gradient into its feature
-    towers (vbpr and causalneg can); in form "retrieve" each becomes the real item that looks most like it, which any
-    backbone can rank. gdnsm makes vectors up inside the recommender; here the content is changed, and can be read.
+    towers (vbpr and causalneg can); in form "retrieve" each becomes the real item that looks most like it, and in form
+    "words" the one whose words are most like its own, which any backbone can rank. gdnsm makes vectors up inside the
+    recommender; here the content is changed, and can be read.
 
-    path: the folder. form: "features", or "retrieve": the unseen item nearest to the generated features, by the mean of
-    the modalities' cosines, a missing one counting 0; of the `candidates` nearest of all, found once, so that a user
-    who took all of those gets no generated negative. difficulty: how many attributes may differ; all numbers by
+    path: the folder. form: "features"; or "retrieve": the unseen item nearest to the generated features, by the mean of
+    the modalities' cosines, a missing one counting 0; or "words": the unseen item nearest by the folder's encoder of
+    texts, so that the data needs no features. Of the `candidates` nearest of all, found once (the folder tells 64): a
+    user who took all of those gets no generated negative. difficulty: how many attributes may differ; all numbers by
     default. delta: at 0 all of these from the start; else epochs a stage, and a stage is one number, in the order
     given, by default the largest (easiest) first; the last one stays. count: 1 .. 3; never the same twice in a row.
     beta: .1 .. 1. identity: what the ID part of a generated negative is: the "positive"'s own, so that nothing but
@@ -48,7 +50,7 @@ class NegGen(Sampler):
         data: Data,
         *,
         path: str,
-        form: Literal["features", "retrieve"] = "features",
+        form: Literal["features", "retrieve", "words"] = "features",
         difficulty: int | tuple[int, ...] = (),
         delta: int = 0,
         count: int = 1,
@@ -67,13 +69,7 @@ class NegGen(Sampler):
         )
         self.delta, self.count, self.beta, self.identity = delta, count, beta, identity
         self.made = read(path, data)
-        self.modalities = tuple(modalities) or tuple(name for name in self.made.after if name in data.features)
-        if not self.modalities or set(self.modalities) - set(self.made.after):
-            raise PartsDoNotFit(
-                f"neggen: modalities {list(self.modalities)} must be of the folder, which has "
-                f"{', '.join(self.made.after)}, and of the data, which has {', '.join(data.features) or 'none'}."
-            )
-        must_fit(self.made, data, self.modalities, "neggen")
+        self.modalities = self._modalities(tuple(modalities), seen=form != "words")
         self.stages = self._stages((difficulty,) if isinstance(difficulty, int) else tuple(difficulty))
         self.covered = tuple(self._covered(self._shelf(stage)) for stage in self.stages)
         if not max(self.covered):
@@ -82,15 +78,39 @@ class NegGen(Sampler):
         self._model: weakref.ref[Backbone] | None = None
         known = self.made.difficulty.unique()
         self.register_buffer("level", len(known) - torch.searchsorted(known, self.made.difficulty), persistent=False)
-        self.register_buffer("nearest", self._nearest(candidates) if form == "retrieve" else None, persistent=False)
+        near = self._alike(candidates) if form == "words" else None
+        near = self._nearest(candidates) if form == "retrieve" else near
+        self.register_buffer("nearest", near, persistent=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What there is to tell of each stage."""
-        return tuple(
+        """How many items have a negative, and how many rows in each stage."""
+        return f"neggen: {self.made.reach(self.data.n_items)}", *(
             f"neggen: {share:.1%} of the training rows have a generated negative of difficulty {', '.join(map(str, s))}"
             for s, share in zip(self.stages, self.covered, strict=True)
         )
+
+    def _modalities(self, asked: tuple[str, ...], *, seen: bool) -> tuple[str, ...]:
+        """The modalities of the folder that count, in the space of the data's features if those are to be seen."""
+        known = self.data.features if seen else self.made.after
+        found = asked or tuple(name for name in self.made.after if name in known)
+        if not found or set(found) - set(self.made.after):
+            raise PartsDoNotFit(
+                f"neggen: modalities {list(found)} must be of the folder, with {', '.join(self.made.after)}, and of "
+                f'the data, which has {", ".join(self.data.features) or "none"} (form = "words" needs none).'
+            )
+        if seen:
+            must_fit(self.made, self.data, found, "neggen")
+        return found
+
+    def _alike(self, most: int) -> Tensor:
+        """The items whose words are most like each negative's, as the folder tells: [N, most], -1 for none."""
+        if self.made.alike is None:
+            raise PartsDoNotFit(
+                f'neggen: form = "words" needs to know which items have words like those of the negatives, and '
+                f"{self.made.folder} does not tell: export it again with `foilrec generate ... --backend replay`."
+            )
+        return self.made.alike[:, :most]
 
     def _shelf(self, stage: Sequence[int]) -> Shelf:
         """What a stage draws from."""
@@ -185,5 +205,5 @@ class NegGen(Sampler):
         """The nearest item to each row that the user has not taken, and whether there is one: [B, count] each."""
         assert self.nearest is not None
         near = self.nearest[rows].long()
-        free = ~self.data.seen.contains(users, near.flatten(1)).view_as(near)
-        return near.gather(2, free.int().argmax(2, keepdim=True)).squeeze(2), free.any(2)
+        free = (near >= 0) & ~self.data.seen.contains(users, near.clamp(min=0).flatten(1)).view_as(near)
+        return near.gather(2, free.int().argmax(2, keepdim=True)).squeeze(2).clamp(min=0), free.any(2)

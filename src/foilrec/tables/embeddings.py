@@ -1,9 +1,11 @@
 """Embedding tables: how they start, and the penalties on the rows that a batch touches."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 Init = Literal["normal", "xavier"]
 
@@ -28,11 +30,19 @@ def emb_loss(*rows: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    """|x| with gradient 0 at 0, as Tensor.norm has it, at a third of its cost."""
-    return (x.dot(x) + torch.finfo(x.dtype).tiny).sqrt()
+    """|x| as x . (x / |x|), the latter held fixed: its gradient, 0 at 0, in one pass where Tensor.norm takes three."""
+    return x.dot(normalize(x.detach(), dim=0, eps=torch.finfo(x.dtype).tiny))
 
 
 def l2_loss(*rows: Tensor) -> Tensor:
     """LightGCN's L2: half the sum of squares of the gathered rows, over the batch size. Useful: 1e-6 .. 1e-2."""
     total = sum((part.square().sum() for part in rows), rows[0].new_zeros(()))
     return total / (2 * len(rows[0]))
+
+
+def penalty(rows: Sequence[Tensor], emb_reg: float, l2_reg: float) -> Tensor:
+    """emb_reg * emb_loss + l2_reg * l2_loss of rows; what has weight 0 is not worked out."""
+    total = rows[0].new_zeros(())
+    if emb_reg:
+        total = total + emb_reg * emb_loss(*rows)
+    return total + l2_reg * l2_loss(*rows) if l2_reg else total
