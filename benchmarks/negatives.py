@@ -1,23 +1,22 @@
 """Uniform negatives with exact exclusion on one core, ours beside a loop by rows and a batch loop."""
 
-import random
-
 import numpy as np
 import torch
 
 from benchmarks import world
 from benchmarks.clock import Row, timed
+from benchmarks.usual import one_of
 from foilrec.data import SeenIndex
 from foilrec.numerics import kernels
 
 
 def by_rows(history: list[set[int]], users: list[int], count: int, n_items: int) -> list[list[int]]:
-    """The usual loop: one draw at a time against a set."""
-    drawn = []
+    """The usual loop: one draw at a time, as the usual form has it, against a set."""
+    drawn, every = [], list(range(n_items))
     for user in users:
         row = []
         while len(row) < count:
-            item = random.randrange(n_items)
+            item = one_of(every)
             if item not in history[user]:
                 row.append(item)
         drawn.append(row)

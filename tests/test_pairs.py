@@ -13,7 +13,7 @@ from foilrec.errors import PartsDoNotFit
 from foilrec.evaluation import Protocol
 from foilrec.trainer import Epoch, Objective, Settings, Trainer
 
-INSIDE = {"aligned": {"inner": {"name": "lightgcn"}}}
+INSIDE = {name: {"inner": {"name": "lightgcn"}} for name in ("aligned", "cosine")}
 AROUND = {"mixed": {"parts": [{"name": "uniform"}, {"name": "dns"}]}, "cached": {"inner": {"name": "dns"}}}
 
 OFFLINE = ("causalneg", "neggen")  # parts that read a folder of generated negatives
