@@ -170,7 +170,7 @@ def _apply(tree: dict[str, Any], change: str) -> None:
         table = table.setdefault(step, {})
         if not isinstance(table, dict):
             raise BadOption(f"{change!r}: {step!r} is a value, and has no key {last!r}.")
-    value = plain_value(text)
+    value = toml.value_of(text)
     if last in TABLES and not path and not isinstance(value, dict):
         value = {"name": value}
     if last == "name" and path and path[0] in TABLES:
@@ -183,18 +183,6 @@ def _apply(tree: dict[str, Any], change: str) -> None:
 def _names_no_part(change: str) -> bool:
     key = change.partition("=")[0].strip()
     return key not in TABLES and key.removesuffix(".name") not in TABLES
-
-
-def plain_value(text: str) -> Any:
-    """The value that a text means as TOML, or the text itself.
-
-    >>> plain_value("0.4"), plain_value("[1, 2]"), plain_value("dns")
-    (0.4, [1, 2], 'dns')
-    """
-    try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
 
 
 def _part(key: str, family: str, table: Any, default: Part) -> Part:

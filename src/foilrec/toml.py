@@ -1,6 +1,8 @@
-"""Writing TOML, which the standard library can only read."""
+"""Writing TOML, which the standard library can only read, and reading a value alone."""
 
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,20 @@ def dumps(tree: Mapping[str, Any]) -> str:
     <BLANKLINE>
     """
     return "\n".join(_lines(tree, ())) + "\n"
+
+
+def value_of(text: str) -> Any:
+    """The value that a text on a command line means as TOML, or the text itself; a number may leave its 0 out.
+
+    >>> value_of("0.4"), value_of(".5"), value_of("[1, 2]"), value_of("dns")
+    (0.4, 0.5, [1, 2], 'dns')
+    """
+    said = text.strip()
+    whole = re.sub(r"^([+-]?)[.](?=[0-9])", r"\g<1>0.", said)
+    try:
+        return tomllib.loads(f"value = {whole}")["value"]
+    except tomllib.TOMLDecodeError:
+        return said
 
 
 def _lines(tree: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:

@@ -62,7 +62,7 @@ def encode(
 
 def _options(changes: list[str], chosen: dict[str, str]) -> dict[str, dict[str, Any]]:
     """{modality: options of its encoder}."""
-    from foilrec.recipe import plain_value
+    from foilrec.toml import value_of
 
     options: dict[str, dict[str, Any]] = {modality: {} for modality in chosen}
     for change in changes:
@@ -72,7 +72,7 @@ def _options(changes: list[str], chosen: dict[str, str]) -> dict[str, dict[str, 
             raise BadOption(
                 f"{change!r} is no option of an encoder: write {' or '.join(f'{m}.KEY=VALUE' for m in chosen)}."
             )
-        options[modality][name] = plain_value(value)
+        options[modality][name] = value_of(value)
     return options
 
 

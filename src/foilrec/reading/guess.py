@@ -6,6 +6,7 @@ from typing import Any
 from foilrec.errors import BadData, BadOption, some
 from foilrec.reading.culprit import fault, records
 from foilrec.reading.places import existing_file, the_one
+from foilrec.toml import value_of
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _USERS = ("user", "userid", "user_id", "uid", "reviewerid", "customer_id", "customer")
@@ -108,20 +109,15 @@ def _header(file: Path, separator: str) -> list[str]:
 
 
 def settings_of(settings: list[str]) -> dict[str, Any]:
-    """Options from the words «key=value»: the value as TOML would read it, or plain text if it is no TOML.
+    """Options from the words «key=value», read as toml.value_of does.
 
     >>> settings_of(["core=5", "split=time", "surrogate=true", "features={text='a.npy'}"])
     {'core': 5, 'split': 'time', 'surrogate': True, 'features': {'text': 'a.npy'}}
     """
-    import tomllib
-
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise BadOption(f"{setting!r} is no setting: write key=value, such as -o core=5.")
-        try:
-            options[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[key.strip()] = value
+        options[key.strip()] = value_of(value)
     return options
