@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,8 @@ def test_a_broken_reader_is_caught(part: type[Reader], words: str) -> None:
         ("sampler", "dns", {"pool": "many"}, BadOption, "pool: int = 16 cannot be 'many'"),
         ("sampler", "dns", {"pool": True}, BadOption, "cannot be True"),
         ("sampler", "dns", {"pool": 2.0}, BadOption, "cannot be 2.0"),
+        ("sampler", "mixgcf", {"alpha": [0.0, math.nan]}, BadOption, "cannot be [0.0, nan]"),
+        ("loss", "bce", {"label": math.inf}, BadOption, "label: float = 0.0 cannot be inf"),
         ("backbone", "lightgcn", {"init": "zeros"}, BadOption, "cannot be 'zeros'"),
         ("dataset", "mmrec", {}, BadOption, "'mmrec' needs path"),
         ("sampler", "no.such.module:Mine", {}, NoSuchPart, "no module 'no'"),

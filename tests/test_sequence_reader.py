@@ -101,7 +101,7 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
         parts.build("dataset", "sequences", path=str(tmp_path / "c.txt")).read()
     with pytest.raises(BadData, match="there is no such file"):
         parts.build("dataset", "sequences", path=str(tmp_path / "d.txt")).read()
-    with pytest.raises(BadOption, match="min_length cannot be -1"):
+    with pytest.raises(BadOption, match="min_length = -1 must be at least 0"):
         parts.build("dataset", "sequences", path="a", min_length=-1)
 
 

@@ -11,7 +11,10 @@ FoilrecError
 """
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+
+Check = tuple[object, bool, str]  # an option's value, whether it is as it must be, and what is wanted
 
 
 class FoilrecError(Exception):
@@ -77,16 +80,44 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f": did you mean {near[0]!r}?" if near else ""
 
 
-def must_hold(owner: str, **checks: tuple[object, bool, str]) -> None:
+def must_hold(owner: str, /, **checks: Check) -> None:
     """Raises BadOption on the first option that is not as it must be: name=(value, whether it is, what is wanted).
+
+    A number that is NaN or infinite is refused whatever was checked, also in a list or a table of numbers.
 
     >>> must_hold("dns", count=(1, True, "at least 1"), pool=(-1, False, "at least 0"))
     Traceback (most recent call last):
     foilrec.errors.BadOption: dns: pool = -1 must be at least 0.
     """
     for name, (value, good, wanted) in checks.items():
-        if not good:
-            raise BadOption(f"{owner}: {name} = {value!r} must be {wanted}.")
+        if not (_finite(value) and good):
+            raise BadOption(f"{owner}: {name} = {value!r} must be {wanted if _finite(value) else 'finite'}.")
+
+
+def at_least(bound: float, /, **options: float | None) -> dict[str, Check]:
+    """For must_hold: options that must not be below the bound, where they are given.
+
+    >>> must_hold("lightgcn", **at_least(1, dim=64), **at_least(0, layers=-1))
+    Traceback (most recent call last):
+    foilrec.errors.BadOption: lightgcn: layers = -1 must be at least 0.
+    """
+    return {name: (value, value is None or value >= bound, f"at least {bound}") for name, value in options.items()}
+
+
+def above(bound: float, /, **options: float | None) -> dict[str, Check]:
+    """For must_hold: options that must lie above the bound, where they are given."""
+    return {name: (value, value is None or value > bound, f"above {bound}") for name, value in options.items()}
+
+
+def below_one(**options: float) -> dict[str, Check]:
+    """For must_hold: shares of something of which a part must be left, at least 0 and below 1."""
+    return {name: (value, 0 <= value < 1, "at least 0 and below 1") for name, value in options.items()}
+
+
+def _finite(value: object) -> bool:
+    """Whether a value, or what it holds, is nowhere NaN or infinite."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return all(map(_finite, inner)) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def some(values: Iterable[object], most: int = 5) -> str:

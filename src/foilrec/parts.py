@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 import types
 import typing
@@ -130,10 +131,10 @@ def _is_list(hint: Any) -> bool:
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a value from a recipe can stand for an option of that type (an int also for a float).
+    """Whether a value from a recipe can stand for an option of that type (an int also for a float, NaN for none).
 
-    >>> fits(3, float), fits(True, int), fits([1, 2], tuple[int, ...]), fits("x", float | None)
-    (True, False, True, False)
+    >>> fits(3, float), fits(True, int), fits([1, 2], tuple[int, ...]), fits("x", float | None), fits(math.nan, float)
+    (True, False, True, False, False)
     """
     if hint is Any:
         return True
@@ -149,7 +150,7 @@ def fits(value: object, hint: Any) -> bool:
     if isinstance(value, bool):
         return hint is bool
     if hint is float:
-        return isinstance(value, int | float)
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 

@@ -213,8 +213,8 @@ def test_gradient_of_its_error_reaches_the_network_alone_and_of_the_draw_the_eas
 def test_wrong_options_are_explained(world: Data) -> None:
     for wrong, words in (
         ({"steps": 20}, "each at a step of its own"),
-        ({"levels": (1.0,), "weights": (1.0,)}, "fall from below 1"),
-        ({"weights": (1.0,)}, "be as many"),
+        ({"levels": (1.0,), "weights": (1.0,)}, "falling from below 1"),
+        ({"weights": (1.0,)}, "as many as levels"),
         ({"inner_steps": 0}, "inner_steps = 0"),
         ({"calibrate": -1.0}, "calibrate"),
         ({"schedule": "linear"}, "starts its chains from pure noise"),

@@ -11,7 +11,7 @@ from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
 from foilrec.diffusion.tokenmixer import TokenMixer
-from foilrec.errors import BadOption
+from foilrec.errors import at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.numerics import streams
 from foilrec.numerics.principal import principal
@@ -77,8 +77,8 @@ class Aligned(Backbone):
             "axes": (axes, None),
         }
         promise("aligned", faithful, chosen)
-        if not 0 <= mu <= 1 or weight < 0:
-            raise BadOption(f"aligned: mu = {mu} must lie in 0 .. 1, and weight = {weight} be at least 0.")
+        limits = at_least(0, weight=weight) | at_least(1, axes=axes)
+        must_hold("aligned", mu=(mu, 0 <= mu <= 1, "in 0 .. 1"), **limits)
         names = data.modalities(modalities, "aligned conditions on", "take the inner backbone alone")
         self.inner, self.mu, self.weight, self.ranking_weight = inner, mu, weight, inner.ranking_weight
         self.history = inner.history

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, at_least, below_one, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.sparse import interaction_graph
 from foilrec.numerics import streams
@@ -69,11 +69,8 @@ class BM3(Backbone):
             "init": (init, "xavier"),
         }
         promise("bm3", faithful, chosen)
-        if not 0 <= dropout < 1 or ranking_weight < 0:
-            raise BadOption(
-                f"bm3: dropout = {dropout} must be at least 0 and below 1, and ranking_weight = {ranking_weight} "
-                "at least 0."
-            )
+        limits = at_least(0, layers=layers, content_weight=content_weight, emb_reg=emb_reg, l2_reg=l2_reg)
+        must_hold("bm3", **limits, **at_least(0, ranking_weight=ranking_weight), **below_one(dropout=dropout))
         if not data.features:
             raise PartsDoNotFit("bm3 aligns item features, and this data set has none: take lightgcn.")
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
+from foilrec.errors import at_least, must_hold
 from foilrec.tables.embeddings import Init, penalty, table
 
 
@@ -21,6 +22,7 @@ class BPRMF(Backbone):
         self, data: Data, *, dim: int = 64, emb_reg: float = 0.0, l2_reg: float = 0.0, init: Init = "normal"
     ) -> None:
         super().__init__(data)
+        must_hold("bprmf", **at_least(0, emb_reg=emb_reg, l2_reg=l2_reg))
         self.users, self.items = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.emb_reg, self.l2_reg = emb_reg, l2_reg
 

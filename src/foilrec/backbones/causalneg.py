@@ -9,7 +9,7 @@ from torch.nn.functional import embedding, softplus
 
 from foilrec.core import Backbone, Batch, Data, Negatives, RowsOf, Tables, rows_of
 from foilrec.data import Features
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadOption, PartsDoNotFit, above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.sparse import interaction_graph
 from foilrec.graphs.walks import Walk
@@ -87,11 +87,13 @@ class CausalNeg(Backbone):
             "axes": (axes, None),
         }
         promise("causalneg", faithful, released)
-        if not (tau > 0 and min(lam, alpha, beta, ranking_weight, l2_reg) >= 0 and heads > 0 and dim % heads == 0):
-            raise BadOption(
-                f"causalneg: tau = {tau} must be above 0, dim = {dim} a multiple of heads = {heads}, and lam = {lam}, "
-                f"alpha = {alpha}, beta = {beta}, ranking_weight = {ranking_weight} and l2_reg = {l2_reg} at least 0."
-            )
+        must_hold(
+            "causalneg",
+            **at_least(1, heads=heads, axes=axes),
+            **at_least(0, layers=layers, lam=lam, alpha=alpha, beta=beta, ranking_weight=ranking_weight, l2_reg=l2_reg),
+            **above(0, tau=tau),
+            dim=(dim, heads > 0 < dim and dim % heads == 0, f"a multiple of heads = {heads}, and above 0"),
+        )
         self.layers, self.lam, self.alpha, self.tau, self.beta = layers, lam, alpha, tau, beta
         self.ranking_weight, self.identity, self.l2_reg = ranking_weight, identity, l2_reg
         self.bounded = align == "softmax"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, softplus
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, at_least, below_one, must_hold
 from foilrec.graphs.nearest import Search, neighbours
 from foilrec.graphs.sparse import Graph, interaction_graph, inverse_root_degrees, neighbour_mean, weighted_subset
 from foilrec.graphs.walks import Walk
@@ -51,8 +51,8 @@ class FREEDOM(Backbone):
         init: Init = "xavier",
     ) -> None:
         super().__init__(data)
-        if not 0 <= prune < 1:
-            raise BadOption(f"freedom: prune = {prune} must be at least 0 and below 1: the share of edges to drop.")
+        limits = at_least(0, layers=layers, hops=hops, head_weight=head_weight) | at_least(1, neighbours=neighbours)
+        must_hold("freedom", **limits, **below_one(prune=prune))
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.hops, self.prune, self.head_weight = layers, hops, prune, head_weight
         self.whole = interaction_graph(data.train, data.n_users, data.n_items)
@@ -179,11 +179,11 @@ def _shares(names: list[str], shares: Mapping[str, float] | None) -> dict[str, f
     if shares is None:
         return {"image": 0.1, "text": 0.9} if names == ["image", "text"] else dict.fromkeys(names, 1 / len(names))
     unknown = [name for name in shares if name not in names]
-    if unknown or not sum(shares.values()) > 0:
-        raise BadOption(
-            f"freedom: shares = {dict(shares)} must name modalities of the data, which has "
-            f"{', '.join(names)}, and be positive in sum."
-        )
+    known = not unknown and min(shares.values(), default=0) >= 0 and sum(shares.values()) > 0
+    must_hold(
+        "freedom",
+        shares=(dict(shares), known, f"of the data's modalities ({', '.join(names)}), none below 0 and one above"),
+    )
     return {name: shares.get(name, 0.0) for name in names}
 
 

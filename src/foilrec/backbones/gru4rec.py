@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from foilrec.core import Backbone, Batch, Data, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import at_least, below_one, must_hold
 from foilrec.numerics.dropout import drop, of_step
 from foilrec.tables.embeddings import Init, table
 
@@ -32,11 +32,8 @@ class GRU4Rec(Backbone):
         init: Init = "xavier",
     ) -> None:
         super().__init__(data)
-        if min(dim, hidden, layers, max_len) < 1 or not 0 <= dropout < 1:
-            raise BadOption(
-                f"gru4rec: dim = {dim}, hidden = {hidden}, layers = {layers} and max_len = {max_len} must be at least "
-                f"1, dropout = {dropout} at least 0 and below 1."
-            )
+        sizes = at_least(1, hidden=hidden, layers=layers, max_len=max_len)
+        must_hold("gru4rec", **sizes, **below_one(dropout=dropout))
         data.histories("train")  # fails now if the order is not known
         self.history, self.dropout = max_len, dropout
         self.items = table(data.n_items, dim, init)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.errors import BadOption
+from foilrec.errors import at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.edges import Edges
 from foilrec.graphs.learned import Built, ItemGraph
@@ -62,8 +62,12 @@ class LATTICE(Backbone):
         faithful: bool = False,
     ) -> None:
         super().__init__(data)
-        if not 0 <= skip <= 1:
-            raise BadOption(f"lattice: skip = {skip} must lie in 0 .. 1: the share of the frozen graph.")
+        must_hold(
+            "lattice",
+            **at_least(0, layers=layers, hops=hops, l2_reg=l2_reg, reg_batch=reg_batch),
+            **at_least(1, neighbours=neighbours, feature_dim=feature_dim),
+            skip=(skip, 0 <= skip <= 1, "in 0 .. 1"),
+        )
         chosen = {
             "interactions": (interactions, "row"),
             "penalise": (penalise, "outputs"),

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.errors import at_least, must_hold
 from foilrec.graphs.sparse import interaction_graph
 from foilrec.graphs.walks import Walk
 from foilrec.tables.embeddings import Init, penalty, table
@@ -33,6 +34,7 @@ class LightGCN(Backbone):
         keep_layers: bool = False,
     ) -> None:
         super().__init__(data)
+        must_hold("lightgcn", **at_least(0, layers=layers, emb_reg=emb_reg, l2_reg=l2_reg))
         self.users, self.items = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.emb_reg, self.l2_reg, self.keep_layers = layers, emb_reg, l2_reg, keep_layers
         self.graph = interaction_graph(data.train, data.n_users, data.n_items)

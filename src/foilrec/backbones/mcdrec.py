@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, embedding
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.diffusion.representation import Representation
 from foilrec.diffusion.unet import dropped
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, at_least, below_one, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.guided import guided_graph
 from foilrec.graphs.sparse import interaction_graph, inverse_root_degrees
@@ -86,10 +86,9 @@ class MCDRec(Backbone):
             "axes": (axes, None),
         }
         promise("mcdrec", faithful, chosen)
-        if not (0 <= drop < 1 and 0 <= theta < 1 and 0 <= share <= 1 and 0 <= dropout < 1):
-            raise BadOption(f"mcdrec: drop = {drop}, theta = {theta}, share = {share}, dropout = {dropout}: in 0 .. 1.")
-        if min(weight, agreement, content_weight, emb_reg, ranking_weight) < 0:
-            raise BadOption("mcdrec: weight, agreement, content_weight, emb_reg and ranking_weight are at least 0.")
+        limits = at_least(0, layers=layers, weight=weight, agreement=agreement, ranking_weight=ranking_weight)
+        limits |= at_least(0, content_weight=content_weight, emb_reg=emb_reg) | below_one(drop=drop, theta=theta)
+        must_hold("mcdrec", **limits, **below_one(dropout=dropout), share=(share, 0 <= share <= 1, "in 0 .. 1"))
         names = data.modalities(modalities, "mcdrec conditions on", "take lightgcn")
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.share, self.weight, self.drop, self.theta = layers, share, weight, drop, theta

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu, linear
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.sparse import Graph
 from foilrec.tables.embeddings import Init, table
@@ -63,8 +63,7 @@ class MMGCN(Backbone):
             "axes": (axes, None),
         }
         promise("mmgcn", faithful, chosen)
-        if layers < 1 or reg < 0:
-            raise BadOption(f"mmgcn: layers = {layers} must be at least 1, and reg = {reg} at least 0.")
+        must_hold("mmgcn", **at_least(1, layers=layers), **at_least(0, reg=reg))
         names = data.modalities(modalities, "mmgcn walks on", "take lightgcn")
         users, items = data.train.unbind(1)
         self.ids = nn.ModuleList([table(n, dim, init) for n in (data.n_users, data.n_items)])

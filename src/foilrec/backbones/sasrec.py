@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foilrec.core import Backbone, Batch, Data, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import at_least, below_one, must_hold
 from foilrec.numerics.dropout import drop, of_step
 from foilrec.tables.embeddings import Init, table
 
@@ -37,11 +37,12 @@ class SASRec(Backbone):
         norm: Literal["queries", "all"] = "queries",
     ) -> None:
         super().__init__(data)
-        if min(dim, blocks, heads, max_len) < 1 or dim % heads or not 0 <= dropout < 1:
-            raise BadOption(
-                f"sasrec: dim = {dim} must be a multiple of heads = {heads}, blocks = {blocks} and max_len = {max_len} "
-                f"at least 1, dropout = {dropout} at least 0 and below 1."
-            )
+        must_hold(
+            "sasrec",
+            **at_least(1, blocks=blocks, heads=heads, max_len=max_len),
+            **below_one(dropout=dropout),
+            dim=(dim, heads > 0 < dim and dim % heads == 0, f"a multiple of heads = {heads}, and above 0"),
+        )
         data.histories("train")  # fails now if the order is not known
         self.history, self.dim, self.dropout = max_len, dim, dropout
         self.items, self.places = table(data.n_items, dim, init), table(max_len, dim, init)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.sparse import interaction_graph
 from foilrec.graphs.walks import Walk
@@ -70,11 +70,11 @@ class SLMRec(Backbone):
             "axes": (axes, None),
         }
         promise("slmrec", faithful, chosen)
-        if not (temperature > 0 and main_temperature > 0 and min(alpha, main, ranking_weight, l2_reg) >= 0):
-            raise BadOption(
-                f"slmrec: temperature = {temperature} and main_temperature = {main_temperature} must be above 0, "
-                f"alpha = {alpha}, main = {main}, ranking_weight = {ranking_weight} and l2_reg = {l2_reg} at least 0."
-            )
+        must_hold(
+            "slmrec",
+            **at_least(0, layers=layers, alpha=alpha, main=main, ranking_weight=ranking_weight, l2_reg=l2_reg),
+            **above(0, temperature=temperature, main_temperature=main_temperature),
+        )
         names = data.modalities(modalities, "slmrec teaches towers of", "take lightgcn")
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.graph, self.layers = interaction_graph(data.train, data.n_users, data.n_items), layers

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.errors import PartsDoNotFit
+from foilrec.errors import PartsDoNotFit, at_least, must_hold
 from foilrec.tables.embeddings import Init, penalty, table
 from foilrec.tables.late import LateTables
 
@@ -38,6 +38,7 @@ class VBPR(Backbone):
         unknown: Literal["mean", "zero", "learned"] = "mean",
     ) -> None:
         super().__init__(data)
+        must_hold("vbpr", **at_least(1, dim=dim), **at_least(0, emb_reg=emb_reg, l2_reg=l2_reg))
         self.modalities = tuple(modalities) or tuple(data.features)
         if not self.modalities:
             raise PartsDoNotFit("vbpr needs item features, and this data set has none: take bprmf or lightgcn.")

@@ -8,7 +8,7 @@ import numpy as np
 
 from foilrec.core import Data, Reader
 from foilrec.data import Features
-from foilrec.errors import BadData, BadOption, did_you_mean, some
+from foilrec.errors import BadData, below_one, did_you_mean, must_hold, some
 from foilrec.reading.arrays import Array, open_arrays
 from foilrec.reading.assembly import Choices, Extras, assemble
 from foilrec.reading.features import load
@@ -42,8 +42,7 @@ class Pairs(Reader):
         min_rating: float | None = None,
         core: int = 0,
     ) -> None:
-        if not 0 <= valid_share < 1:
-            raise BadOption(f"valid_share = {valid_share} must be a share of the training rows, 0 up to below 1.")
+        must_hold("pairs", **below_one(valid_share=valid_share))
         self.path, self.valid_share, self.features = Path(path), valid_share, features
         self.choices = Choices(split, split_seed, min_rating, core)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from foilrec.core import Data, Reader
-from foilrec.errors import BadData, BadOption
+from foilrec.errors import BadData, at_least, must_hold
 from foilrec.reading.assembly import Choices, Extras, assemble
 from foilrec.reading.culprit import records
 from foilrec.reading.log import Log
@@ -28,8 +28,7 @@ class Sequences(Reader):
     """
 
     def __init__(self, *, path: str | Path, min_length: int = 0, core: int = 0) -> None:
-        if min_length < 0:
-            raise BadOption(f"min_length cannot be {min_length}: it is the least number of items, 0 to keep all users.")
+        must_hold("sequences", **at_least(0, min_length=min_length))
         self.path, self.min_length = Path(path), min_length
         self.choices = Choices("leave-one-out", core=core)
 

@@ -8,7 +8,7 @@ import torch
 from foilrec import splits
 from foilrec.core import Reader
 from foilrec.data import Data, Features
-from foilrec.errors import BadOption
+from foilrec.errors import above, at_least, must_hold
 from foilrec.numerics import streams
 from foilrec.world import draws
 from foilrec.world.catalogue import Catalogue
@@ -55,17 +55,15 @@ class Shop(Reader):
         no_picture: float = 0.0,
         split: Literal["random", "leave-one-out"] = "random",
     ) -> None:
-        checks = (
-            ("users", users, users >= 1, "at least 1"),
-            ("items", items, 30 <= items < 2**31, "30 or more"),
-            ("interactions", interactions, 3 <= interactions <= max(15, items / 10), "3 to a tenth of the items"),
-            ("skew", skew, skew > 1, "above 1"),
-            ("noise", noise, noise >= 0, "0 or more"),
-            ("no_picture", no_picture, 0 <= no_picture <= 1, "a share, 0 to 1"),
+        must_hold(
+            "shop",
+            **at_least(1, users=users),
+            items=(items, 30 <= items < 2**31, "30 or more"),
+            interactions=(interactions, 3 <= interactions <= max(15, items / 10), "3 to a tenth of the items"),
+            **above(1, skew=skew),
+            **at_least(0, noise=noise),
+            no_picture=(no_picture, 0 <= no_picture <= 1, "a share, 0 to 1"),
         )
-        for name, value, good, wanted in checks:
-            if not good:
-                raise BadOption(f"dataset 'shop': {name} = {value!r} makes no shop: take {wanted}.")
         self.users, self.items, self.seed, self.interactions = users, items, seed, interactions
         self.skew, self.noise, self.no_picture, self.split = skew, noise, no_picture, split
 

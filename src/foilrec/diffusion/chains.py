@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foilrec.diffusion.gaussian import Gaussian, Prediction
 from foilrec.diffusion.schedules import Schedule
-from foilrec.errors import BadOption
+from foilrec.errors import BadOption, above, must_hold
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # x_t [B, ..., D], t [B] or [] -> the network's output, like x_t
 Noise = Callable[[int], Tensor] | torch.Generator | None  # step -> normal numbers like x, or a generator of them
@@ -37,8 +37,7 @@ class Chains(Gaussian):
 
     def __init__(self, schedule: Schedule, prediction: Prediction = "sample", clip: float | None = None) -> None:
         super().__init__(schedule, prediction)
-        if clip is not None and not clip > 0:
-            raise BadOption(f"Diffusion: clip = {clip!r} must be above 0, or None.")
+        must_hold("Diffusion", **above(0, clip=clip))
         self.clip = clip
 
     def estimate(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Tensor:

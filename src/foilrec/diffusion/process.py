@@ -9,7 +9,7 @@ from torch import Tensor
 from foilrec.diffusion.chains import Chains, Denoise, Noise, Step, draw
 from foilrec.diffusion.gaussian import Prediction, rows_at
 from foilrec.diffusion.schedules import Schedule
-from foilrec.errors import BadOption
+from foilrec.errors import must_hold
 
 
 class Diffusion(Chains):
@@ -27,8 +27,8 @@ class Diffusion(Chains):
         clip: float | None = None,
     ) -> None:
         super().__init__(schedule, prediction, clip)
-        if scale not in ("none", "unit") and not (isinstance(scale, float | int) and scale > 0):
-            raise BadOption(f"Diffusion: scale = {scale!r} must be 'none', 'unit' or a number above 0.")
+        known = scale in ("none", "unit") or (isinstance(scale, float | int) and scale > 0)
+        must_hold("Diffusion", scale=(scale, known, "'none', 'unit' or a number above 0"))
         self.scale = scale
 
     def scale_of(self, x: Tensor) -> Tensor:

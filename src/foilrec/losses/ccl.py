@@ -22,6 +22,7 @@ class CCL(Loss):
         super().__init__()
         must_hold(
             "ccl",
+            margin=(margin, not cosine or -1 <= margin < 1, "at least -1 and below 1 for cosines"),
             weight=(weight, weight > 0, "above 0"),
         )
         self.margin, self.weight, self.cosine = margin, weight, cosine

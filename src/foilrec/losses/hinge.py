@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Loss, Negatives
-from foilrec.errors import must_hold
+from foilrec.errors import at_least, must_hold
 from foilrec.numerics import rowwise
 
 
@@ -24,6 +24,7 @@ class Hinge(Loss):
         super().__init__()
         must_hold(
             "hinge",
+            **at_least(1, items=items),
             margin=(margin, margin > 0, "above 0"),
         )
         self.margin, self.items, self.cosine = margin, items, cosine

@@ -6,6 +6,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from foilrec.errors import above, at_least, below_one, must_hold
 from foilrec.numerics.rows import adam_rows, sum_rows
 
 
@@ -30,7 +31,11 @@ class Adam(torch.optim.Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
+        limits = above(0, lr=lr, eps=eps) | at_least(0, weight_decay=weight_decay)
+        must_hold("adam", **limits, **below_one(beta1=beta1, beta2=beta2))
+        super().__init__(
+            params, lr=lr, betas=(float(beta1), float(beta2)), eps=eps, weight_decay=weight_decay, fused=True
+        )
 
     @overload
     def step(self, closure: None = None) -> None: ...

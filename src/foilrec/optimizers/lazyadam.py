@@ -6,6 +6,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from foilrec.errors import above, below_one, must_hold
 from foilrec.numerics.rows import adam_rows, sum_rows
 
 
@@ -24,6 +25,7 @@ class LazyAdam(torch.optim.Optimizer):
     def __init__(
         self, params: Iterable[Any], *, lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
     ) -> None:
+        must_hold("lazyadam", **above(0, lr=lr, eps=eps), **below_one(beta1=beta1, beta2=beta2))
         super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps})
 
     @overload

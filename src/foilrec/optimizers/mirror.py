@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foilrec.errors import BadOption
+from foilrec.errors import BadOption, above, at_least, below_one, must_hold
 
 
 class Mirror(torch.optim.Adam):
@@ -44,15 +44,16 @@ class Mirror(torch.optim.Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        for name, value, least in (
-            ("alpha1", alpha1, 0),
-            ("alpha2", alpha2, 0),
-            ("beta", beta, 1),
-            ("restart", restart, 0),
-        ):
-            if not value >= least:
-                raise BadOption(f"optimizer 'mirror': {name} = {value} must be at least {least}.")
-        super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
+        must_hold(
+            "mirror",
+            **at_least(0, alpha1=alpha1, alpha2=alpha2, restart=restart, weight_decay=weight_decay),
+            **at_least(1, beta=beta),
+            **above(0, lr=lr, eps=eps),
+            **below_one(beta1=beta1, beta2=beta2),
+        )
+        super().__init__(
+            params, lr=lr, betas=(float(beta1), float(beta2)), eps=eps, weight_decay=weight_decay, fused=True
+        )
         self.alpha1, self.alpha2, self.beta, self.restart = alpha1, alpha2, beta, restart
         self.param_groups[0]["batches"] = 0  # among the groups' values, which a state keeps
 

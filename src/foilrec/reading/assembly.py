@@ -9,7 +9,7 @@ import torch
 
 from foilrec import splits
 from foilrec.data import Data, Features, Neighbours
-from foilrec.errors import BadData, BadOption
+from foilrec.errors import BadData, at_least, must_hold
 from foilrec.reading.filters import PARTS, dense_core, first_of_each_pair, high_ratings
 from foilrec.reading.log import Log
 from foilrec.reading.numbering import unless_plain
@@ -35,8 +35,7 @@ class Choices:
 
     def __post_init__(self) -> None:
         one_of("split", self.split, SPLITS)
-        if self.core < 0:
-            raise BadOption(f"core cannot be {self.core}: it is the least number of interactions, 0 to keep all.")
+        must_hold("dataset", **at_least(0, core=self.core), min_rating=(self.min_rating, True, "a number, or None"))
 
     @property
     def needs_times(self) -> bool:

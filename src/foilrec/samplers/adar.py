@@ -13,7 +13,7 @@ from foilrec.diffusion.backwards import back
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit, must_hold
+from foilrec.errors import BadOption, PartsDoNotFit, above, at_least, must_hold
 from foilrec.negatives.boundary import Boundary, Kind
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -84,6 +84,8 @@ class ADAR(Sampler):
         begin = confidence if start is None else start
         must_hold(
             "adar",
+            **at_least(1, steps=steps, dim=dim),
+            **above(0, lr=lr),
             confidence=(confidence, 0 < confidence < 1, "between 0 and 1"),
             start=(start, 0 < begin < 1, "between 0 and 1"),
             ramp=(ramp, ramp >= 1, "at least 1"),

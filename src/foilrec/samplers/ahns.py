@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import must_hold
+from foilrec.errors import at_least, must_hold
 from foilrec.numerics import kernels
 
 
@@ -31,6 +31,7 @@ class AHNS(Sampler):
         super().__init__(data)
         must_hold(
             "ahns",
+            **at_least(0, alpha=alpha),
             pool=(pool, pool >= 1, "at least 1"),
             beta=(beta, beta > 0, "above 0"),
             floor=(floor, floor > 0, "above 0"),

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.chains import Denoiser
-from foilrec.errors import BadOption, PartsDoNotFit, must_hold
+from foilrec.errors import BadOption, PartsDoNotFit, at_least, must_hold
 from foilrec.negatives.ranked import pick_ranked
 from foilrec.numerics import kernels, streams
 
@@ -54,6 +54,7 @@ class CCDRec(Sampler):
         super().__init__(data)
         must_hold(
             "ccdrec",
+            **at_least(0, end=end, start=start),
             delta=(delta, delta >= 1, "at least 1"),
             omega=(omega, 0 <= omega <= 1, "in 0 .. 1"),
             candidates=(candidates, candidates > 0, "above 0"),

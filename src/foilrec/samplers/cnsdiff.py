@@ -11,7 +11,7 @@ from foilrec.diffusion.chains import Denoise
 from foilrec.diffusion.mlp import MLP
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import PartsDoNotFit, must_hold
+from foilrec.errors import PartsDoNotFit, above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -88,15 +88,14 @@ class CNSDiff(Sampler):
         promise("cnsdiff", faithful, released)
         must_hold(
             "cnsdiff",
+            **at_least(1, hidden=hidden, dim=dim, epochs=epochs),
+            **at_least(0, contrast=contrast, jitter=jitter, causal=causal),
+            **above(0, temperature=temperature, calibrate=calibrate, lr=lr),
             steps=(steps, steps >= 2, "at least 2"),
             starts=(starts, bool(starts) and min(starts) >= 1 and max(starts) <= steps, "steps, in 1 .. steps"),
             first=(first, len(first) == 2 and min(first) > 0, "two numbers above 0"),
             last=(last, len(last) == 2 and min(last) > 0, "two numbers above 0"),
-            epochs=(epochs, epochs >= 1, "at least 1"),
             least=(least, 0 <= least <= 1, "in 0 .. 1"),
-            temperature=(temperature, temperature > 0, "above 0"),
-            contrast=(contrast, contrast >= 0, "at least 0"),
-            calibrate=(calibrate, calibrate is None or calibrate > 0, "above 0, or None"),
         )
         self.starts, self.whole, self.normalise = sorted(starts, reverse=True), reverse == "whole", normalise
         self.first, self.last, self.epochs, self.least = first, last, epochs, least

@@ -12,7 +12,7 @@ from foilrec.diffusion.gaussian import Prediction
 from foilrec.diffusion.guidance import must_end_in_noise
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit, must_hold
+from foilrec.errors import PartsDoNotFit, above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -74,19 +74,21 @@ class DMNS(Sampler):
             "start_epoch": (start_epoch, 0),
         }
         promise("dmns", faithful, published)
-        self.places = [int(steps * level) for level in levels]
-        falling = sorted(set(self.places), reverse=True) == self.places and 0 <= min(self.places) < steps
-        if not falling or max(self.places) >= steps or len(weights) != len(levels) or min(weights) < 0:
-            raise BadOption(
-                f"dmns: levels = {tuple(levels)} must fall from below 1, each at a step of its own (steps = {steps}), "
-                f"and weights = {tuple(weights)} be as many, none below 0."
-            )
+        places = [steps * level // 1 for level in levels]
+        falling = bool(places) and steps > places[0] and places[-1] >= 0 and places == sorted(set(places), reverse=True)
         must_hold(
             "dmns",
-            inner_steps=(inner_steps, inner_steps >= 1, "at least 1"),
-            start_epoch=(start_epoch, start_epoch >= 0, "at least 0"),
-            calibrate=(calibrate, calibrate is None or calibrate > 0, "above 0, or None"),
+            **at_least(1, steps=steps, inner_steps=inner_steps, dim=dim),
+            levels=(levels, falling, f"falling from below 1, each at a step of its own (steps = {steps})"),
+            weights=(
+                weights,
+                len(weights) == len(levels) and all(weight >= 0 for weight in weights),
+                "as many as levels, none below 0",
+            ),
+            **at_least(0, start_epoch=start_epoch),
+            **above(0, calibrate=calibrate, lr=lr),
         )
+        self.places = [int(place) for place in places]
         self.weights, self.most, self.start = [1.0, *weights], calibrate, start_epoch
         self.normalise, self.absolute, self.inner_steps, self.dim = normalise, error == "absolute", inner_steps, dim
         self.lr, self.alternates = lr, passes == "alternate"

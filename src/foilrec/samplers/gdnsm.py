@@ -14,7 +14,7 @@ from foilrec.diffusion.gaussian import Prediction
 from foilrec.diffusion.guidance import composed, must_end_in_noise, subsets
 from foilrec.diffusion.process import Diffusion
 from foilrec.diffusion.schedules import schedule as make_schedule
-from foilrec.errors import BadOption, PartsDoNotFit, must_hold
+from foilrec.errors import BadOption, PartsDoNotFit, above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
@@ -120,16 +120,14 @@ class GDNSM(Sampler):
         outcomes = 2 ** len(names) - 1
         must_hold(
             "gdnsm",
-            draws=(draws, draws >= 1, "at least 1"),
-            start_epoch=(start_epoch, start_epoch >= 0, "at least 0"),
-            power=(power, power > 0, "above 0"),
-            beta=(beta, beta >= 0, "at least 0"),
+            **at_least(1, draws=draws, steps=steps, inner_steps=inner_steps, dim=dim, axes=axes),
+            **at_least(0, start_epoch=start_epoch, beta=beta, hidden=hidden),
+            **above(0, power=power, calibrate=calibrate, memory=memory, lr=lr),
             stop_step=(stop_step, 0 <= stop < steps, "in 0 .. steps - 1"),
             reverse_steps=(reverse_steps, back in range(1, steps - stop + 1), "in 1 .. steps - stop_step, or None"),
             drop=(drop, 0 <= drop * outcomes < 1, f"at least 0 and below 1 / {outcomes}"),
             dropout=(dropout, dropout == "one" or len(names) == 2, "'one', but for two modalities"),
-            inner_steps=(inner_steps, inner_steps >= 1, "at least 1"),
-            calibrate=(calibrate, calibrate is None or calibrate > 0, "above 0, or None"),
+            guard=(guard, guard is None or -1 <= guard <= 1, "a cosine, or None"),
         )
         self.modalities, self.scales = names, _scales(names, scale)
         self.draws, self.start, self.power, self.beta = draws, start_epoch, power, beta
@@ -276,11 +274,10 @@ class GDNSM(Sampler):
 
 def _scales(names: Sequence[str], scale: float | Mapping[str, float]) -> list[float]:
     """The scale of each modality."""
-    if isinstance(scale, float | int):
-        return [float(scale)] * len(names)
-    if set(scale) != set(names):
-        raise BadOption(f"gdnsm: scale = {dict(scale)} must be a number, or name each of {', '.join(names)}.")
-    return [float(scale[name]) for name in names]
+    given = scale if isinstance(scale, Mapping) else dict.fromkeys(names, scale)
+    good = set(given) == set(names) and min(given.values()) >= 0
+    must_hold("gdnsm", scale=(scale, good, f"a number from 0, or name each of {', '.join(names)} with one"))
+    return [float(given[name]) for name in names]
 
 
 def _content(modality: Features, dim: int, axes: int | None, normalise: bool) -> Projected:

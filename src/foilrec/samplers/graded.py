@@ -55,6 +55,8 @@ class Graded(Sampler):
             delta=(delta, delta >= 1, "at least 1"),
             candidates=(candidates, candidates >= 2, "at least 2"),
             omega=(omega, 0 <= omega <= 1, "in 0 .. 1"),
+            ceiling=(ceiling, True, "a number, or None"),
+            likeness=(likeness, likeness is None or -1 <= likeness <= 1, "a cosine, or None"),
         )
         self.targets, self.delta, self.by, self.candidates = tuple(targets), delta, by, candidates
         self.omega, self.ceiling, self.likeness = omega, ceiling, likeness

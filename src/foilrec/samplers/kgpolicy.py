@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import PartsDoNotFit, must_hold
+from foilrec.errors import PartsDoNotFit, at_least, must_hold
 from foilrec.graphs.nearest import neighbours
 from foilrec.numerics.chances import gumbel
 
@@ -46,9 +46,8 @@ class KGPolicy(Sampler):
         super().__init__(data)
         must_hold(
             "kgpolicy",
-            steps=(steps, steps >= 1, "at least 1"),
-            degree=(degree, degree >= 1, "at least 1"),
-            dim=(dim, dim >= 1, "at least 1"),
+            **at_least(1, steps=steps, degree=degree, dim=dim),
+            **at_least(0, likeness=likeness),
             discount=(discount, 0 <= discount <= 1, "in 0 .. 1"),
         )
         self.steps, self.discount, self.baseline, self.likeness = steps, discount, baseline, likeness

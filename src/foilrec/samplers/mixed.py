@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import BadOption
+from foilrec.errors import BadOption, must_hold
 from foilrec.numerics import streams
 
 WAYS = ("exact", "approximate", "absent")
@@ -38,8 +38,8 @@ class Mixed(Sampler):
 
     def __init__(self, data: Data, *, parts: Sequence[Sampler], shares: tuple[float, ...] = ()) -> None:
         super().__init__(data)
-        if not parts or len(shares) not in (0, len(parts)) or not all(share > 0 for share in shares):
-            raise BadOption(f"mixed: shares = {shares!r} must be numbers above 0, one for each of {len(parts)} parts.")
+        fair = bool(parts) and len(shares) in (0, len(parts)) and all(share > 0 for share in shares)
+        must_hold("mixed", shares=(shares, fair, f"numbers above 0, one for each of {len(parts)} parts"))
         self.parts = nn.ModuleList(parts)
         self.shares = tuple(share / sum(shares) for share in shares)
         self.log_q_is = WAYS[max(WAYS.index(part.log_q_is) for part in parts)]

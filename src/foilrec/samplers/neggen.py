@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption, PartsDoNotFit, must_hold
+from foilrec.errors import BadOption, PartsDoNotFit, must_hold, some
 from foilrec.negatives.generated import must_fit, read
 from foilrec.negatives.shelf import Shelf
 from foilrec.numerics.chances import chances
@@ -120,9 +120,9 @@ class NegGen(Sampler):
     def _stages(self, asked: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The difficulties of each stage."""
         known = self.made.difficulty.unique().flip(0).tolist()
-        if set(asked) - set(known):
+        if unknown := set(asked) - set(known):
             raise BadOption(
-                f"neggen: difficulty = {asked!r}, and the folder has negatives of "
+                f"neggen: difficulty = {some(unknown)}, and the folder has negatives of "
                 f"{', '.join(map(str, known[::-1]))} changed attributes: generate others with --difficulty."
             )
         chosen = asked or tuple(known)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables, rows_of
-from foilrec.errors import BadOption
+from foilrec.errors import above, at_least, must_hold
 from foilrec.numerics import kernels
 
 
@@ -17,7 +17,7 @@ class Popularity(Sampler):
     costs no more. Weights are integers that add up to at most 2**40, to which log_q is exact.
 
     count: negatives a row. power: 0 is uniform, .75 word2vec's choice, 1 plain counts, below 0 favours the tail.
-    smoothing: what an item without a training row counts.
+    smoothing: what an item without a training row counts; above 0 where power is below, or it would outweigh all.
     """
 
     log_q_is = "exact"
@@ -26,12 +26,13 @@ class Popularity(Sampler):
 
     def __init__(self, data: Data, *, count: int = 1, power: float = 0.75, smoothing: float = 1.0) -> None:
         super().__init__(data)
+        must_hold(
+            "popularity",
+            **at_least(1, count=count),
+            power=(power, -10 <= power <= 10, "in -10 .. 10"),
+            **(above(0, smoothing=smoothing) if power < 0 else at_least(0, smoothing=smoothing)),
+        )
         self.count = count
-        if smoothing < 0 or (power < 0 and smoothing == 0):
-            raise BadOption(
-                f"popularity: smoothing = {smoothing} must be at least 0, and above 0 where power = {power} is below: "
-                "an item without a training row would weigh infinitely much."
-            )
         mass = (data.popularity.double().numpy() + smoothing) ** power
         weights = np.maximum(1, np.floor(mass / mass.sum() * (2**40 - data.n_items))).astype(np.int64)
         cumulative = np.concatenate([[0], weights.cumsum()])

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
+from foilrec.errors import at_least, must_hold
 
 
 class Uniform(Sampler):
@@ -19,6 +20,7 @@ class Uniform(Sampler):
 
     def __init__(self, data: Data, *, count: int = 1) -> None:
         super().__init__(data)
+        must_hold("uniform", **at_least(1, count=count))
         self.count = count
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:

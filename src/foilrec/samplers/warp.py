@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
-from foilrec.errors import must_hold
+from foilrec.errors import at_least, must_hold
 from foilrec.numerics import kernels
 
 _EULER = 0.5772156649015329
@@ -29,10 +29,7 @@ class WARP(Sampler):
         self, data: Data, *, tries: int = 10, margin: float = 1.0, phi: Literal["harmonic", "log"] = "harmonic"
     ) -> None:
         super().__init__(data)
-        must_hold(
-            "warp",
-            tries=(tries, tries >= 1, "at least 1"),
-        )
+        must_hold("warp", **at_least(1, tries=tries), **at_least(0, margin=margin))
         self.tries, self.margin, self.phi = tries, margin, phi
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from foilrec.errors import at_least, must_hold
+
 Init = Literal["normal", "xavier"]
 
 
 def table(rows: int, dim: int, init: Init) -> nn.Embedding:
     """A table [rows, dim]: "normal" is N(0, 0.1) whatever its size, "xavier" (uniform) shrinks with the rows."""
+    must_hold("embeddings", **at_least(1, dim=dim))
     made = nn.Embedding(rows, dim)
     if init == "xavier":
         nn.init.xavier_uniform_(made.weight)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from foilrec.errors import at_least, must_hold
 from foilrec.numerics.principal import principal
 
 
@@ -29,6 +30,7 @@ class Projected(nn.Module):
         null: bool = False,
     ) -> None:
         super().__init__()
+        must_hold("content", **at_least(0, dim=dim), **at_least(1, axes=axes))
         rows = normalize(rows) if unit else rows
         rows = principal(rows, axes, present) if axes and rows.shape[1] > axes else rows
         self.register_buffer("rows", rows, persistent=False)
