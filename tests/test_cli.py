@@ -13,6 +13,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.text import Text
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from commands import Command, Said, tiny
@@ -116,6 +118,26 @@ def test_show_tells_the_docstring_the_options_and_the_shapes(foilrec: Command) -
             assert foilrec("show", kind, name).code == 0
 
 
+def test_show_takes_a_part_as_list_writes_it(foilrec: Command) -> None:
+    assert foilrec("show", "sampler/dns") == foilrec("show", "sampler", "dns")
+
+
+def test_no_help_text_holds_what_the_terminal_would_take_for_markup() -> None:
+    commands = [*get_command(cli.app).commands.values()]  # type: ignore[attr-defined]
+    texts = [getattr(p, "help", None) or "" for command in commands for p in command.params]
+    assert not [text for text in texts if Text.from_markup(text).plain != text]
+
+
+def test_a_folder_that_holds_runs_names_them(shelf: Path, foilrec: Command) -> None:
+    is_an_error(foilrec("evaluate", str(shelf)), "is no run folder", "it holds the runs run")
+
+
+def test_a_part_that_lacks_a_method_is_broken_and_says_which(foilrec: Command) -> None:
+    said = foilrec("check", "foilrec.core:Sampler")
+    assert said.code == 1
+    assert "BROKEN" in said.out and "no forward of its own" in said.out
+
+
 def test_check_says_which_parts_keep_their_contract(
     foilrec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +167,8 @@ def test_check_says_which_parts_keep_their_contract(
         ("check sampler/dsn", "did you mean 'dns'"),
         ("check samplr", "did you mean 'sampler'"),
         ("check foilrec.errors:BadData", "is no part"),
+        ("check nowhere:Mine", "there is no module 'nowhere'"),
+        ("show dns", "There is no family 'dns'"),
         ("train tniy.toml", "did you mean 'tiny.toml'"),
         ("train tiny.toml sampler.name=dsn", "did you mean 'dns'"),
         ("train tiny.toml train.epoch=3", "did you mean 'epochs'"),

@@ -92,6 +92,8 @@ def test_a_whole_number_stands_for_a_float() -> None:
         ("smapler.pool=1", "did you mean 'sampler'"),
         ("sampler.pol=8", "did you mean 'pool'"),
         ("train.epoch=8", "did you mean 'epochs'"),
+        ("epochs=8", "did you mean 'train.epochs'"),
+        ("ks=[5]", "did you mean 'evaluate.ks'"),
         ("evaluate.metric=8", "did you mean 'metrics'"),
         ("train.select=recal@10", "did you mean 'recall'"),
         ("train.select=recall@20", "is not measured: did you mean 'recall@"),
@@ -124,6 +126,8 @@ def test_a_slip_in_a_files_name_is_answered_with_what_was_meant(tmp_path: Path) 
         ("seed=1.5", "seed must be int"),
         ("name=3", "name must be str"),
         ("name=''", "name = ''"),
+        ("name=a/b", "without slashes"),
+        ("name=..", "name = '..'"),
         ("threads=-1", "threads = -1"),
         ("data.name=[1]", "data.name must be a text"),
         ("sampler.pool=many", "pool: int = 16 cannot be 'many'"),
@@ -132,7 +136,7 @@ def test_a_slip_in_a_files_name_is_answered_with_what_was_meant(tmp_path: Path) 
         ("backbone.shares=1", "cannot be 1"),
         ("train=3", "train must be a table"),
         ("train.batch=0", "train.batch = 0 must be at least 1"),
-        ("train.epochs=a", "train.epochs must be"),
+        ("train.epochs=a", "train.epochs must be int, not 'a'"),
         ("train.patience=-1", "must be at least 0"),
         ("train.select=recall", "recall@20"),
         ("evaluate.ks=[]", "cut-offs"),
@@ -171,6 +175,9 @@ def test_variables_in_a_path_are_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_
     assert expand("$SHELF/baby") == expand("${SHELF}/baby") == "/on/the/shelf$/baby"
     assert expand("$SHELF") == "/on/the/shelf$" and expand("a/$SHELF_2") == "a/other"
     assert expand("costs 3 $") == "costs 3 $" and expand(3) == 3
+    monkeypatch.setenv("SHELF", "")
+    with pytest.raises(BadOption, match="SHELF, which is not set"):
+        expand("$SHELF/baby")
     monkeypatch.delenv("SHELF")
     with pytest.raises(BadOption, match=r"'\$SHELF/baby' names the environment variable SHELF, which is not set"):
         Recipe.from_tree({"data": {"name": "mmrec", "path": "$SHELF/baby"}}).read()

@@ -7,6 +7,7 @@ import atexit
 import inspect
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -51,6 +52,9 @@ def problem(kind: str, name: str) -> str | None:
         checks[parts.family(kind)](parts.find(kind, name))
     except (ContractBroken, PartsDoNotFit) as error:
         return str(error)
+    except NotImplementedError as error:
+        lacks = traceback.extract_tb(error.__traceback__)[-1].name
+        return f"{name} has no {lacks} of its own: write it, as foilrec.core says"
     return None
 
 

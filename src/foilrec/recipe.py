@@ -40,6 +40,9 @@ class Ranking:
     masked: tuple[str, ...] = ("train",)
 
 
+SETTINGS: dict[str, type[Settings] | type[Ranking]] = {"train": Settings, "evaluate": Ranking}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Name, seed, five parts, and how to train and evaluate; made by Recipe.load, changed by `with_changes`.
@@ -62,8 +65,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise BadOption(f"threads = {self.threads} must be at least 0 (0: as many as cores are free).")
-        if not self.name or not self.name.isprintable():
-            raise BadOption(f"name = {self.name!r} must be a text of one line: run folders are called by it.")
+        if not self.name.isprintable() or Path(self.name).name != self.name or self.name in ("", ".."):
+            raise BadOption(
+                f"name = {self.name!r} must be a text of one line without slashes: run folders are called by it."
+            )
         protocol, select = self.protocol("test"), self.train.select
         measured = [f"{metric}@{k}" for metric in protocol.metrics for k in protocol.ks]
         if select not in measured:
@@ -97,9 +102,9 @@ class Recipe:
         known = [f.name for f in fields(cls)]
         for key, value in merged.items():
             if key not in known:
-                raise BadOption(
-                    f"A recipe has no key {key!r}{did_you_mean(key, known) or '.'} It has {', '.join(known)}."
-                )
+                inner = next((f"{t}.{key}" for t, kind in SETTINGS.items() if hasattr(kind, key)), None)
+                near = f": did you mean {inner!r}?" if inner else did_you_mean(key, known)
+                raise BadOption(f"A recipe has no key {key!r}{near or '.'} It has {', '.join(known)}.")
             default = getattr(cls, key, None)
             if isinstance(default, int | str) and (type(value) is not type(default)):
                 raise BadOption(f"{key} must be {type(default).__name__}, not {value!r}.")
@@ -107,7 +112,7 @@ class Recipe:
         for key, family in TABLES.items():
             if key in merged:
                 made[key] = _part(key, family, merged[key], getattr(cls, key))
-        for key, kind in (("train", Settings), ("evaluate", Ranking)):
+        for key, kind in SETTINGS.items():
             made[key] = _settings(key, kind, merged.get(key, {}))
         return cls(**made)
 
@@ -204,7 +209,8 @@ def _settings(key: str, kind: type, table: Any) -> Any:
         if name not in takes:
             raise BadOption(f"[{key}] has no key {name!r}{did_you_mean(name, takes) or '.'} It has {', '.join(takes)}.")
         if not parts.fits(value, takes[name].type):
-            raise BadOption(f"{key}.{name} must be {takes[name].type}, not {value!r}.")
+            kind_of = getattr(takes[name].type, "__name__", "") if isinstance(takes[name].type, type) else ""
+            raise BadOption(f"{key}.{name} must be {kind_of or takes[name].type}, not {value!r}.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
 
 
@@ -244,7 +250,7 @@ def expand(value: Any) -> Any:
 
     def meaning(found: re.Match[str]) -> str:
         name = found[1] or found[2]
-        if name not in known:
+        if not known.get(name):
             raise BadOption(
                 f"The path {value!r} names the environment variable {name}, which is not set. Set it, or "
                 "write the path out, e.g. data.path=/where/it/lies."

@@ -51,10 +51,10 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "recipe.toml").is_file():
-            near = did_you_mean(
-                self.folder.name, [path.parent.name for path in self.folder.parent.glob("*/recipe.toml")]
-            )
-            raise RunBroken(f"{self.folder} is no run folder: it has no recipe.toml{near or '.'}")
+            inside = sorted(path.parent.name for path in self.folder.glob("*/recipe.toml"))
+            beside = [path.parent.name for path in self.folder.parent.glob("*/recipe.toml")]
+            near = f"; it holds the runs {some(inside)}." if inside else did_you_mean(self.folder.name, beside) or "."
+            raise RunBroken(f"{self.folder} is no run folder: it has no recipe.toml{near}")
 
     @property
     def recipe(self) -> Recipe:

@@ -27,7 +27,7 @@ def audit(
     what: Annotated[Path, typer.Argument(metavar="RECIPE|RUN", help="a TOML file, or a run folder")],
     changes: Changes = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help=f"of a recipe: train so many [default: {EPOCHS}, or train.epochs=N]")
+        int | None, typer.Option(min=1, help=f"of a recipe: train so many (default: {EPOCHS}, or train.epochs=N)")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="training rows whose negatives are measured")] = ROWS,
     samplers: Annotated[

@@ -27,15 +27,15 @@ ENDINGS = {".txt": Format.text, ".md": Format.markdown, ".tex": Format.latex, ".
 def compare(
     runs: Annotated[list[str], typer.Argument(help="run folders, a folder that holds some, or patterns")],
     against: Annotated[
-        str | None, typer.Option(help="the reference: a recipe's name or a run [default: first]")
+        str | None, typer.Option(help="the reference: a recipe's name or a run (default: first)")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="such as recall@20; repeat it [default: what selected, and its ndcg]")
+        list[str] | None, typer.Option(help="such as recall@20; repeat it (default: what selected, and its ndcg)")
     ] = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="[default: text, or what the ending of --out says]")
+        Format | None, typer.Option("--format", help="(default: text, or what the ending of --out says)")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="a file to write [default: the terminal]")] = None,
+    out: Annotated[Path | None, typer.Option(help="a file to write (default: the terminal)")] = None,
 ) -> None:
     """Compares finished runs by user: means, intervals, gains and corrected tests; seeds of a recipe are one row."""
     from foilrec.comparing.compare import compare as compared

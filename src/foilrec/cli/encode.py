@@ -30,9 +30,9 @@ def encode(
     image: Annotated[str | None, typer.Option(help=_listed("image"))] = None,
     items: Annotated[Path | None, typer.Option(help="a table of texts and pictures, if the data has none")] = None,
     pictures: Annotated[Path | None, typer.Option(help="a folder of ID.jpg or ID.png, or a .npy file of them")] = None,
-    id_column: Annotated[str | None, typer.Option(help="of a table of items: the ids [default: guessed]")] = None,
-    text_columns: Annotated[str | None, typer.Option(help="its texts, with commas between [default: guessed]")] = None,
-    picture_column: Annotated[str | None, typer.Option(help="paths of its pictures [default: guessed]")] = None,
+    id_column: Annotated[str | None, typer.Option(help="of a table of items: the ids (default: guessed)")] = None,
+    text_columns: Annotated[str | None, typer.Option(help="its texts, with commas between (default: guessed)")] = None,
+    picture_column: Annotated[str | None, typer.Option(help="paths of its pictures (default: guessed)")] = None,
     reader: Annotated[str | None, typer.Option(help="the reader to use; guessed when left out")] = None,
     o: Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="an option of the reader")] = None,
 ) -> None:

@@ -28,7 +28,7 @@ SEEING = ("openai", "xllamacpp")  # backends that may be sent pictures
 
 def generate(
     source: Annotated[str, typer.Argument(metavar="DATA|RECIPE", help="a data set, a reader's name, or a TOML file")],
-    out: Annotated[Path | None, typer.Option(help="the folder [default: generated/DATA-BACKEND]")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder (default: generated/DATA-BACKEND)")] = None,
     reader: Annotated[str | None, typer.Option(help="the reader to use; guessed when left out")] = None,
     o: Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="an option of the reader")] = None,
     backend: Annotated[str, typer.Option(help="rules, openai, xllamacpp, transformers or replay")] = "rules",
@@ -37,29 +37,29 @@ def generate(
     key_env: Annotated[str | None, typer.Option(help="openai: the environment variable that holds the key")] = None,
     timeout: Annotated[float | None, typer.Option(help="openai: seconds")] = None,
     projector: Annotated[str | None, typer.Option(help="xllamacpp: the mmproj file of a model that sees")] = None,
-    threads: Annotated[int | None, typer.Option(help="xllamacpp: threads [default: 1]")] = None,
-    device: Annotated[str | None, typer.Option(help="transformers: such as cuda [default: cpu]")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="questions at once [default: 8 over HTTP, else 1]")] = None,
+    threads: Annotated[int | None, typer.Option(help="xllamacpp: threads (default: 1)")] = None,
+    device: Annotated[str | None, typer.Option(help="transformers: such as cuda (default: cpu)")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="questions at once (default: 8 over HTTP, else 1)")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="of so many items (or pairs) only")] = None,
     difficulty: Annotated[str, typer.Option(help="how many attributes to change; 1 is the hardest")] = "1,2,3",
     personal: Annotated[bool, typer.Option("--personal", help="for each user's own taste; sends what he took")] = False,
-    modalities: Annotated[str | None, typer.Option(help="such as text,image [default: what the data has]")] = None,
+    modalities: Annotated[str | None, typer.Option(help="such as text,image (default: what the data has)")] = None,
     words: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="words for a modality")] = None,
     pictures: Annotated[bool, typer.Option(help="sent to a model that sees")] = True,
     word_lists: Annotated[bool, typer.Option("--word-lists", help="new values from word lists (small models)")] = False,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
-    lexicon: Annotated[Path | None, typer.Option(help="word lists of yours, TOML or JSON [default: goods]")] = None,
+    lexicon: Annotated[Path | None, typer.Option(help="word lists of yours, TOML or JSON (default: goods)")] = None,
     choose: Annotated[
         bool, typer.Option("--choose", help="a model only chooses edits; rules write (tiny ones)")
     ] = False,
     asked: Annotated[int | None, typer.Option(min=0, help="a model has so many items; rules do the others")] = None,
     items: Annotated[Path | None, typer.Option(help="a table of texts, instead of the data's own")] = None,
     text_columns: Annotated[str | None, typer.Option(help="its title and more, such as title,genres,plot")] = None,
-    id_column: Annotated[str | None, typer.Option(help="its column of ids [default: guessed]")] = None,
+    id_column: Annotated[str | None, typer.Option(help="its column of ids (default: guessed)")] = None,
     seed: Annotated[int, typer.Option(help="of samples and draws")] = 0,
     encoder: Annotated[str, typer.Option(help="of texts: judges contrast, and makes the features")] = "hashed",
     band: Annotated[
-        str | None, typer.Option(help="cosines to the original [default: .2,.98 hashed, else .55,.97]")
+        str | None, typer.Option(help="cosines to the original (default: .2,.98 hashed, else .55,.97)")
     ] = None,
     balance: Annotated[float, typer.Option(min=0.0, help="how unevenly modalities may change")] = 0.15,
     route: Annotated[

@@ -34,7 +34,7 @@ def mine(
     source: Annotated[Path, typer.Argument(help="a run folder, or item vectors in a .npy file")],
     out: Annotated[Path, typer.Option(help=".parquet or .jsonl")],
     pairs: Annotated[Path | None, typer.Option(help="with vectors: .npy [P, 2], or CSV/parquet: query, item")] = None,
-    queries: Annotated[Path | None, typer.Option(help="with vectors: those of the queries [default: items]")] = None,
+    queries: Annotated[Path | None, typer.Option(help="with vectors: those of the queries (default: items)")] = None,
     ranks: Annotated[str, typer.Option(help="the window of places, from 1, of what is no positive")] = "10-100",
     count: Annotated[int, typer.Option(help="negatives a positive")] = 5,
     max_score: Annotated[float | None, typer.Option(help="leave out what scores higher")] = None,

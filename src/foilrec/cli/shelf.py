@@ -20,12 +20,14 @@ def list_parts(
 
 
 def show(
-    family: Annotated[str, typer.Argument(help="sampler, backbone, ...")],
-    name: Annotated[str, typer.Argument(help="a name that `foilrec list` shows, or module:Class")],
+    family: Annotated[str, typer.Argument(help="sampler, backbone, ..., or sampler/dns as `foilrec list` writes it")],
+    name: Annotated[str, typer.Argument(help="a name that `foilrec list` shows, or module:Class")] = "",
 ) -> None:
     """What a part does: its docstring, its options with defaults, and the shapes it works on."""
     from foilrec import parts
 
+    if not name:
+        family, _, name = family.partition("/")
     part = parts.find(family, name)
     typer.echo(f"{parts.family(family)} {name}\n\n{inspect.getdoc(part)}\n\nOptions:")
     for option in parts.options(part).values():
@@ -72,7 +74,7 @@ def _is(kind: str, what: str) -> bool:
     try:
         return bool(parts.find(kind, what))
     except NoSuchPart as error:
-        if "is no " in str(error):
+        if f"is no {kind}:" in str(error):
             return False
         raise
 

@@ -18,10 +18,10 @@ def show_negatives(
     run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
     user: Annotated[str, typer.Option(help="the raw id of a user")],
     item: Annotated[
-        list[str] | None, typer.Option(help="the raw id of an item that he took; may be repeated [default: three]")
+        list[str] | None, typer.Option(help="the raw id of an item that he took; may be repeated (default: three)")
     ] = None,
     epoch: Annotated[
-        str | None, typer.Option(help="of a curriculum: as in this epoch, or several, 0,5,20 [default: the best one]")
+        str | None, typer.Option(help="of a curriculum: as in this epoch, or several, 0,5,20 (default: the best one)")
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="how often the sampler is asked")] = 64,
     top: Annotated[int, typer.Option(min=1, help="items a level: the most frequent ones")] = 5,

@@ -21,7 +21,7 @@ Changes = Annotated[
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(help="where the runs go [default: a temporary folder]")] = None,
+    out: Annotated[Path | None, typer.Option(help="where the runs go (default: a temporary folder)")] = None,
     seed: Annotated[int, typer.Option(help="seed of the runs")] = 0,
 ) -> None:
     """Trains a recommender on the synthetic shop with negatives of three hardnesses, and compares them."""
@@ -33,7 +33,7 @@ def demo(
 def train(
     recipe: Annotated[Path, typer.Argument(help="a TOML file; recipes/ has many")],
     changes: Changes = None,
-    out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/NAME-DIGEST-sSEED]")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder (default: runs/NAME-DIGEST-sSEED)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the folder's checkpoint stands")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="only the result")] = False,
     seeds: Annotated[
@@ -130,7 +130,7 @@ def recommend(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     users: Annotated[str, typer.Option(help="raw ids with commas between, @FILE with one a line, or all")] = "all",
     top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
-    out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl [default: the terminal]")] = None,
+    out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl (default: the terminal)")] = None,
 ) -> None:
     """The best items for some users, in the source's own ids; what they took in training is left out."""
     from foilrec import run as runs
