@@ -21,7 +21,8 @@ from foilrec.comparing.compare import compare
 from foilrec.data import Data
 from foilrec.errors import FoilrecError
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 RUNS, LINES, PAGE = Path("runs/content"), Path("docs/content-results.jsonl"), Path("docs/content-results.md")
 METRICS = ("recall@20", "ndcg@20")

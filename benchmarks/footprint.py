@@ -8,7 +8,7 @@ from benchmarks.clock import Row
 
 CHILD = """
 import json, sys, time, torch
-import foilrec.run
+import foilrec.stretch
 from foilrec.evaluation import evaluate
 from foilrec.recipe import Recipe
 torch.set_num_threads(1)
@@ -19,7 +19,7 @@ data.seen
 model, *_ = recipe.build(data)
 spent = time.process_time() - cpu, time.perf_counter() - wall
 import tempfile
-run = foilrec.run.train(recipe, tempfile.mkdtemp() + "/run", data=data)
+run = foilrec.stretch.train(recipe, tempfile.mkdtemp() + "/run", data=data)
 epoch = min(run.epochs(), key=lambda each: each["cpu_seconds"])
 model = run.model
 clock = time.process_time(), time.perf_counter()

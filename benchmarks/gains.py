@@ -17,7 +17,8 @@ from foilrec.comparing.compare import compare
 from foilrec.comparing.comparison import Comparison
 from foilrec.errors import FoilrecError
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 RUNS, LINES, PAGE = Path("runs/gains"), Path("docs/gains.jsonl"), Path("docs/gains.md")
 RATES = (1.0, 0.5)  # of the host's own learning rate: what uniform negatives are given to choose from

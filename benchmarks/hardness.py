@@ -12,7 +12,8 @@ from statistics import mean
 from typing import Any
 
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 PAGE, LINES = Path("docs/hardness.md"), Path("docs/hardness.jsonl")
 EPOCHS, SEEDS = 40, (0, 1, 2)

@@ -12,7 +12,8 @@ from typing import Any
 
 from foilrec.comparing.compare import compare
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 RUNS, LINES, PAGE = Path("runs/tables"), Path("docs/results.jsonl"), Path("docs/results.md")
 PAIRED = Path("docs/comparison.md")

@@ -12,7 +12,8 @@ from commands import Command, Said, tiny
 from foilrec.cli.audit import pages
 from foilrec.core import Data
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 from foilrec.trainer import Trainer
 
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, where, and with which exit code."""
 
+import inspect
 import json
 import os
 import re
@@ -102,9 +103,12 @@ def test_the_version_is_the_packages(foilrec: Command) -> None:
     assert foilrec("--version") == (0, version("foilrec") + "\n", "")
 
 
-def test_list_names_what_the_folders_hold(foilrec: Command) -> None:
-    assert foilrec("list", "samplers") == (0, "\n".join(parts.names("sampler")) + "\n", "")
-    everything = foilrec("list").out.split()
+def test_list_names_what_the_folders_hold_and_says_what_it_is(foilrec: Command) -> None:
+    listed = dict(line.split(maxsplit=1) for line in foilrec("list", "samplers").out.splitlines())
+    assert list(listed) == parts.names("sampler")
+    for name, what in listed.items():
+        assert what == inspect.getdoc(inspect.getmodule(parts.find("sampler", name)))
+    everything = [line.split()[0] for line in foilrec("list").out.splitlines()]
     assert "sampler/dns" in everything and "dataset/shop" in everything
     assert len(everything) == sum(len(parts.names(kind)) for kind in parts.FAMILIES)
 

@@ -25,7 +25,8 @@ from foilrec.comparing.lineup import Row
 from foilrec.errors import BadOption, RunBroken
 from foilrec.recipe import Recipe
 from foilrec.repeat import planned, repeat, seeds_of
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 from foilrec.trainer import Trainer
 
 NAMES = ("recall@20", "ndcg@20")

@@ -11,7 +11,8 @@ import torch
 from foilrec import parts
 from foilrec.core import Data
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 from foilrec.trainer import Epoch
 
 STAGES = (0.6, 0.75, 0.85, 0.95)

@@ -141,7 +141,7 @@ def test_every_field_of_a_protocol_is_in_its_hash() -> None:
         ("split", "train", "valid or test"),
         ("masked", ("test",), "masked"),
         ("masked", (), "masked"),
-        ("ks", (0,), "cut-offs"),
+        ("ks", (0,), "whole numbers above 0"),
         ("metrics", ("ndgc",), "did you mean 'ndcg'"),
     ],
 )

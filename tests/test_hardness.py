@@ -15,7 +15,8 @@ from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Sampler, Tables
 from foilrec.errors import BadOption
 from foilrec.hardness import UNIFORM, Meter, Reading
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 from foilrec.trainer import Epoch
 
 

@@ -15,7 +15,8 @@ from foilrec.core import Data
 from foilrec.errors import BadOption
 from foilrec.mining.mine import Rules, mine
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 Q, I, D = 13, 40, 4
 

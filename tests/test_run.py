@@ -14,18 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from foilrec import evaluation, files, parts
-from foilrec import run as runs
+from foilrec import evaluation, files, parts, stretch
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
 from foilrec.errors import BadData, BadOption, FoilrecError, RunBroken
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 from foilrec.trainer import Epoch, Progress, Settings, Trainer
 
 COMBINATIONS = {
@@ -158,7 +159,7 @@ def test_the_test_set_is_scored_once(world: Data, tmp_path: Path, monkeypatch: p
         splits.append(protocol.split)
         return true(model, protocol, **how)
 
-    monkeypatch.setattr("foilrec.run.evaluate", counted)
+    monkeypatch.setattr("foilrec.stretch.evaluate", counted)
     monkeypatch.setattr("foilrec.trainer.evaluate", counted)
     run = train(recipe(epochs=3), tmp_path / "run", data=world)
     assert splits == ["valid"] * 3 + ["test"]
@@ -207,7 +208,7 @@ def test_a_stop_before_the_test_set_is_scored_changes_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("foilrec.run.evaluate", stop)
+        patched.setattr("foilrec.stretch.evaluate", stop)
         train(recipe(), tmp_path / "run", data=world)
     assert not Run(tmp_path / "run").finished
     assert same(train(recipe(), tmp_path / "run", data=world, resume=True), straight("bprmf"))
@@ -215,10 +216,10 @@ def test_a_stop_before_the_test_set_is_scored_changes_nothing(
 
 CHILD = """
     import sys, time
-    from foilrec import run
+    from foilrec import stretch
     from foilrec.recipe import Recipe
-    run.SECONDS_BETWEEN_CHECKPOINTS = 0
-    run.train(Recipe.load(sys.argv[1]), sys.argv[2], on_step=lambda step, steps: time.sleep(0.02))
+    stretch.SECONDS_BETWEEN_CHECKPOINTS = 0
+    stretch.train(Recipe.load(sys.argv[1]), sys.argv[2], on_step=lambda step, steps: time.sleep(0.02))
 """
 
 
@@ -361,7 +362,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_full_disk_stops_a_training_that_can_go_on(
     straight: Callable[[str], Run], world: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(stretch, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     folder, real, full = tmp_path / "run", os.fsync, [False]
 
     def fsync(handle: int) -> None:
@@ -537,3 +538,19 @@ def test_the_epoch_file_is_one_json_object_a_line(straight: Callable[[str], Run]
     for line in (straight("vbpr").folder / "epochs.jsonl").read_text().splitlines():
         noted = json.loads(line)
         assert {"epoch", "loss", "valid", "best", "wall_seconds", "cpu_seconds"} <= set(noted)
+
+
+def test_a_run_from_elsewhere_says_from_where_its_paths_count(
+    tmp_path: Path, world: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    for folder in (home, away):
+        folder.mkdir()
+    np.savez(home / "pairs.npz", train=world.train.numpy(), test=world.test.numpy())
+    monkeypatch.chdir(home)
+    chosen = recipe(epochs=1).with_changes("data=pairs", "data.path=pairs.npz", "data.valid_share=0.1")
+    run = train(chosen, home / "run")
+    monkeypatch.chdir(away)
+    with pytest.raises(BadData, match=f"The run was made from {re.escape(str(home))}"):
+        _ = Run(home / "run").data
+    assert Run(home / "run", data=run.data).recommend(top=1).height == world.n_users

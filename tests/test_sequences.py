@@ -16,8 +16,9 @@ from foilrec.hardness import Meter
 from foilrec.mining import quarry
 from foilrec.numerics import streams
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
 from foilrec.sequences import Histories, Past
+from foilrec.stretch import train
 from foilrec.trainer import Epoch, Objective, Settings, Trainer
 from reference.chains import ring
 

@@ -18,7 +18,8 @@ from foilrec.core import Data
 from foilrec.errors import BadData
 from foilrec.numerics import streams
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 RUNS = {
     "dns": ["sampler=dns"],

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from foilrec.parts import build
     from foilrec.reading import read
     from foilrec.recipe import Recipe
-    from foilrec.run import Run, train
+    from foilrec.run import Run
+    from foilrec.stretch import train
 
 _HOMES = {
     "core": ("Backbone", "Batch", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"),
@@ -22,7 +23,8 @@ _HOMES = {
     "parts": ("build",),
     "reading": ("read",),
     "recipe": ("Recipe",),
-    "run": ("Run", "train"),
+    "run": ("Run",),
+    "stretch": ("train",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from foilrec.cli.progress import shown
 from foilrec.core import Data
 from foilrec.recipe import Recipe
-from foilrec.run import Run, train
+from foilrec.run import Run
+from foilrec.stretch import train
 
 SAMPLERS = {
     "uniform": ("sampler.name=uniform",),

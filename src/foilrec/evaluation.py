@@ -39,11 +39,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.split not in ("valid", "test"):
-            raise BadOption(f"A protocol's split is valid or test, not {self.split!r}.")
+            raise BadOption(f"split = {self.split!r} must be valid or test.")
         if not self.masked or not set(self.masked) <= {"train", "valid"}:
-            raise BadOption(f"A protocol's masked is train, or train and valid, not {self.masked!r}.")
+            raise BadOption(f"masked = {list(self.masked)} must be ['train'], or ['train', 'valid'].")
         if not self.ks or min(self.ks) < 1:
-            raise BadOption(f"A protocol's cut-offs are positive whole numbers, not {self.ks!r}.")
+            raise BadOption(f"ks = {list(self.ks)} must be whole numbers above 0, one at least.")
         for name in self.metrics:
             if name not in METRICS:
                 raise BadOption(

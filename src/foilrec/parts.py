@@ -7,6 +7,7 @@ import pkgutil
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,17 @@ def names(kind: str) -> list[str]:
     """Every part of a family: the names of the files in its folder."""
     package = importlib.import_module(f"foilrec.{FAMILIES[family(kind)][0]}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def line(kind: str, name: str) -> str:
+    """What a part of ours is, in its file's first line; nothing is imported for it.
+
+    >>> line("sampler", "uniform")
+    'Uniform negatives.'
+    """
+    package = importlib.import_module(f"foilrec.{FAMILIES[family(kind)][0]}")
+    with (Path(next(iter(package.__path__))) / f"{name}.py").open(encoding="utf-8") as file:
+        return file.readline().strip().strip('"')
 
 
 def find(kind: str, name: str) -> type:

@@ -3,6 +3,7 @@
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ def about(recipe: Recipe, data: Data) -> dict[str, Any]:
     return {
         "versions": {**libraries, "python": platform.python_version()},
         "machine": platform.machine(),
+        "folder": str(Path.cwd()),
         "threads": torch.get_num_threads(),
         "protocol": recipe.protocol("test").as_dict(),
         "data": {

@@ -7,7 +7,8 @@ from pathlib import Path
 from foilrec.core import Data
 from foilrec.errors import BadOption
 from foilrec.recipe import Recipe
-from foilrec.run import Run, default_folder, train
+from foilrec.run import Run
+from foilrec.stretch import default_folder, train
 
 OneRun = Callable[[Recipe, Path, Data], Run]
 

@@ -23,7 +23,7 @@ from foilrec.negatives.nearseen import near_seen
 from foilrec.negatives.pacing import opened
 from foilrec.numerics import chances
 from foilrec.recipe import Recipe
-from foilrec.run import Stretch, train
+from foilrec.stretch import Stretch, train
 from foilrec.trainer import Epoch, Objective, Settings, Trainer
 from reference.shop_runs import patchy_world
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foilrec import files, parts, run
+from foilrec import files, parts, stretch
 from foilrec.core import Batch, Data, Sampler
 from foilrec.errors import BadOption
 from foilrec.numerics import streams
@@ -192,7 +192,7 @@ def test_both_passes_see_the_same_draws_and_the_sampler_hears_twice(world: Data)
 
 def test_a_stopped_run_goes_on_bit_for_bit(world: Data, tmp_path: Path) -> None:
     chosen = recipe(alpha2=0.3, beta=4)
-    straight = run.train(chosen, tmp_path / "straight", data=world)
+    straight = stretch.train(chosen, tmp_path / "straight", data=world)
     calls = iter(range(6))  # stops inside the second epoch
 
     def on_step(step: int, steps: int) -> None:
@@ -200,10 +200,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(world: Data, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.train(chosen, tmp_path / "halted", data=world, on_step=on_step)
-    resumed = run.train(chosen, tmp_path / "halted", data=world, resume=True)
+        stretch.train(chosen, tmp_path / "halted", data=world, on_step=on_step)
+    resumed = stretch.train(chosen, tmp_path / "halted", data=world, resume=True)
     assert resumed.scores["test"] == straight.scores["test"]
     weights = [(one.folder / "best.safetensors").read_bytes() for one in (straight, resumed)]
     assert weights[0] == weights[1]
-    plain = run.train(chosen.with_changes("optimizer=adam", "optimizer.lr=0.01"), tmp_path / "plain", data=world)
+    plain = stretch.train(chosen.with_changes("optimizer=adam", "optimizer.lr=0.01"), tmp_path / "plain", data=world)
     assert json.dumps(plain.scores["test"]) != json.dumps(straight.scores["test"])

@@ -19,7 +19,7 @@ from foilrec.hardness import Meter
 from foilrec.numerics import clusters, kernels
 from foilrec.numerics.chances import chances, gumbel, normals
 from foilrec.recipe import Recipe
-from foilrec.run import train
+from foilrec.stretch import train
 from foilrec.trainer import Epoch, Objective
 
 DIM = 8

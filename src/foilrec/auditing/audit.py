@@ -16,7 +16,8 @@ from foilrec.core import Data
 from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
 from foilrec.hardness import Reading
 from foilrec.recipe import Recipe
-from foilrec.run import Run, Stretch
+from foilrec.run import Run
+from foilrec.stretch import Stretch
 from foilrec.trainer import Epoch, Objective
 
 SHOWN = 8  # stored epochs of a run that are told, at most, besides the best

@@ -11,12 +11,17 @@ from foilrec.errors import NoSuchPart, did_you_mean
 def list_parts(
     family: Annotated[str, typer.Argument(help="backbones, samplers, losses, datasets or optimizers")] = "",
 ) -> None:
-    """The parts of a family, one name a line; without a family, all of them as family/name."""
+    """The parts of a family, a line each, and what they are; without a family, all of them as family/name."""
     from foilrec import parts
 
-    for kind in [parts.family(family)] if family else parts.FAMILIES:
-        for name in parts.names(kind):
-            typer.echo(name if family else f"{kind}/{name}")
+    found = {
+        name if family else f"{kind}/{name}": parts.line(kind, name)
+        for kind in ([parts.family(family)] if family else parts.FAMILIES)
+        for name in parts.names(kind)
+    }
+    width = max(map(len, found))
+    for name, what in found.items():
+        typer.echo(f"{name:<{width}}  {what}")
 
 
 def show(

@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Trains a recipe to the end, scores the test set once, and leaves a run folder."""
     from foilrec.recipe import Recipe
-    from foilrec.run import default_folder
+    from foilrec.stretch import default_folder
 
     chosen, words = Recipe.load(recipe, changes or ()), [str(recipe), *(changes or ())]
     if seeds is not None:
@@ -58,7 +58,7 @@ def train(
 def _to_the_end(recipe: "Recipe", folder: Path, data: "Data | None", again: str, *, resume: bool, quiet: bool) -> "Run":
     """The finished run; an interruption tells the command that goes on, and exits."""
     from foilrec.cli.progress import shown
-    from foilrec.run import train as run_to_the_end
+    from foilrec.stretch import train as run_to_the_end
 
     try:
         with shown(recipe, quiet=quiet) as (on_epoch, on_step):
