@@ -291,6 +291,17 @@ def test_files_without_pillow_name_the_extra(tmp_path: Path, monkeypatch: pytest
         encode("image", [tmp_path / "a.jpg"], encoders.load("image", "colours"))
 
 
+def test_pillow_is_missed_before_the_texts_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foilrec: Command
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "items.csv").write_text("item,title,picture\n1,A mug,a.jpg\n2,A cup,a.jpg\n")
+    words = ("encode", tmp_path / "items.csv", "--text", "hashed", "--image", "colours", "--out", tmp_path / "out")
+    said = foilrec(*words)
+    assert said.code == 2 and "foilrec[image]" in said.err and not list(tmp_path.glob("out/*.npy"))
+
+
 # A catalogue
 
 

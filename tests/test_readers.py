@@ -331,6 +331,7 @@ def test_a_table_of_items_names_describes_and_shows_them(tmp_path: Path) -> None
     ("items", "words"),
     [
         (ITEMS, r"items.csv, line 2, column 'picture': there is no picture .*b.png"),
+        (ITEMS.replace("mug,,", "mug,,a.png"), r"line 2, .* no picture .*b.png. So it is in 1 more rows. Leave"),
         ("item,title\nx,Mug\n", "describes none of the items of clicks: ids begin x there and a, b, c here"),
         ("thing,title\na,Mug\n", "nothing says which item this is"),
     ],

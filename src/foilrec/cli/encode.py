@@ -103,11 +103,14 @@ def _encode(listing: "Listing", out: Path, chosen: dict[str, str], options: dict
     from foilrec.content import encoders
     from foilrec.content.encoding import encode as rows_of
     from foilrec.content.featurefile import claim, usage, write
+    from foilrec.content.pixels import readable
     from foilrec.provenance import free_cores
 
     for modality in chosen:
         listing.of(modality)
         claim(out, modality, listing.ids)
+    if "image" in chosen:
+        readable(listing.of("image"))  # before the texts, which take their time
     torch.set_num_threads(free_cores())
     paths = []
     for modality, name in chosen.items():

@@ -1,7 +1,9 @@
 """Pictures as pixels: files and arrays become uint8 [H, W, 3] of bounded size, or are refused in a sentence."""
 
 import warnings
+from collections.abc import Iterable
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +78,17 @@ def _of_array(picture: Array) -> Array:
     return made
 
 
+def readable(sources: Iterable[Any]) -> None:
+    """Raises MissingExtra where a source is a file, and pillow, which reads it, is not there."""
+    first = next((source for source in sources if isinstance(source, Path)), None)
+    if first is not None and not find_spec("PIL"):
+        raise MissingExtra("pillow", "image", f"The picture {first.name}")
+
+
 def _of_file(path: Path) -> Array:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise MissingExtra("pillow", "image", f"The picture {path.name}") from error
+    readable([path])
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

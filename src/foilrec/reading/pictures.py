@@ -61,14 +61,16 @@ def find_pictures(folder: Path, log: Log) -> Sequence[Any] | None:
 def pictures_of(path: Path) -> dict[str, Path]:
     """Paths of pictures by item out of a table of items, {"17": path}, from its own folder on; {} if it has none."""
     found: dict[str, Path] = {}
+    missing: list[str] = []
     for place, row in items_of(path):
         column = next((name for name in COLUMNS if row.get(name)), None)
         if column is None:
             continue
         file = path.parent / str(row[column])
         if not file.is_file():
-            raise BadData(
-                f"{place}, column {column!r}: there is no picture {file}. Leave the place empty if there is none."
-            )
+            missing.append(f"{place}, column {column!r}: there is no picture {file}")
         found[item_of(place, row)] = file
+    if missing:
+        more = f" So it is in {len(missing) - 1:,} more rows." if missing[1:] else ""
+        raise BadData(f"{missing[0]}.{more} Leave the place empty where there is none.")
     return found
