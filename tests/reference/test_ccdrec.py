@@ -315,3 +315,17 @@ def test_wrong_options_are_explained(world: Data) -> None:
         aligned(world, mu=1.5)
     with pytest.raises(BadOption, match="pruen"):
         parts.build("backbone", "aligned", world, inner={"name": "freedom", "pruen": 0.8})
+
+
+@torch.no_grad()
+def test_a_chain_is_given_again_as_long_as_nothing_that_it_follows_from_has_changed(world: Data) -> None:
+    model = aligned(world)
+    model.end_epoch(2)
+    kept, other = dict(model.denoise(2)), dict(model.denoise(3))
+    assert all(rows is kept[t] for t, rows in model.denoise(2))  # what end_epoch ran
+    model._chain = (), []
+    assert all(torch.equal(rows, kept[t]) for t, rows in model.denoise(2))  # what it would run afresh
+    model.end_epoch(2)
+    next(iter(model.heads.values())).bias.add_(1)
+    afresh = dict(model.denoise(2))
+    assert not any(torch.equal(afresh[t], kept[t]) or torch.equal(other[t], kept[t]) for t in kept)
