@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,13 @@ def test_a_spent_budget_is_a_clean_stop(foilrec: Command, tmp_path: Path) -> Non
     assert said.code == 1 and "budget of 30 requests is spent" in said.err
     assert f"--out {tmp_path / 'out'} --budget-requests 30 --difficulty 1 --resume" in said.err
     assert len((tmp_path / "out" / "negatives.jsonl").read_text().splitlines()) == 10
+
+
+def test_the_command_says_what_would_help_where_one_gate_takes_most(foilrec: Command, tmp_path: Path) -> None:
+    words = ("generate", *SMALL, "--sample", "10", "--difficulty", "1")
+    said = foilrec(*words, "--band", ".97,.98", "--out", tmp_path / "narrow").out
+    assert re.search(r"\n\d+ were refused by «generate: contrast»: --band says .* asks nobody\.\n", said)
+    assert "were refused by «" not in foilrec(*words, "--out", tmp_path / "wide").out
 
 
 @pytest.mark.parametrize(

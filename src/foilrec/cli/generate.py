@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from foilrec.content.store import Outcome
     from foilrec.data import Data
 
+CURES = {
+    "contrast": "--band says between which cosines, --encoder by whose; --backend replay judges anew and asks nobody",
+    "balance": "--balance says how unevenly modalities may change; --backend replay judges anew and asks nobody",
+    "too few": "texts tell too few attributes: ask for --difficulty 1, give more text, or word lists with --lexicon",
+    "no known value": "texts say nothing that the word lists know: write your own, --lexicon FILE",
+}
 SEEING = ("openai", "xllamacpp")  # backends that may be sent pictures
 
 
@@ -239,8 +245,17 @@ def summary(made: "Generation") -> str:
     return (
         f"{states.get('done', 0):,} negatives; {states.get('rejected', 0):,} rejected{f' ({why})' if why else ''}; "
         f"{states.get('failed', 0):,} without an answer; {took}\n"
-        f"{coverage(found['items'], found['about'].get('word lists'))}\n{makers(found)}"
+        f"{coverage(found['items'], found['about'].get('word lists'))}\n{makers(found)}{_cure(found)}"
     )
+
+
+def _cure(found: dict[str, Any]) -> str:
+    """A line on what would help where one gate took more than a third of all."""
+    gate, count = next(iter(found["rejected_by"].items()), ("", 0))
+    cure = CURES.get(gate.rpartition(": ")[2])
+    if not cure or 3 * count <= sum(found["outcomes"].values()):
+        return ""
+    return f"\n{count:,} were refused by «{gate}»: {cure}."
 
 
 @contextmanager
