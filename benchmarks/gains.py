@@ -23,12 +23,14 @@ from foilrec.stretch import train
 RUNS, LINES, PAGE = Path("runs/gains"), Path("docs/gains.jsonl"), Path("docs/gains.md")
 RATES = (1.0, 0.5)  # of the host's own learning rate: what uniform negatives are given to choose from
 SETTINGS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "softmax": (("count=8",), ("count=32",)),
     "dns": (("pool=2",), ("pool=4",)),
     "adar": (('boundary="pair"', "weight=0.25"), ('boundary="quantile"', "weight=0.1")),
     "gdnsm": (("start_epoch=10", "beta=0.1"), ("start_epoch=30", "beta=0.3")),
     "cnsdiff": (("contrast=0.0",), ("contrast=0.1",)),
 }
-ANY = ("uniform", "dns", "adar")
+LOSSES = {"softmax": "loss=softmax"}  # methods that are uniform negatives under another loss
+ANY = ("uniform", "softmax", "dns", "adar")
 HOSTS: dict[str, tuple[str, ...]] = {
     "bprmf-lastfm": (*ANY, "cnsdiff"),
     "lightgcn-lastfm": (*ANY, "cnsdiff"),
@@ -54,7 +56,8 @@ HEAD = """# Does it help?
 Test scores of stored runs, written by `python -m benchmarks.gains`. Each method was given two settings, tried with
 seed 0; the one that was best on validation is shown, with all its seeds. Uniform negatives chose among two learning
 rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws of
-users and seeds; * marks p < .05 by Holm's correction within the host. By the meter, over all epochs: the share of the
+users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a row,
+under the sampled softmax; all else keeps the host's loss. By the meter, over all epochs: the share of the
 catalogue that lies below a negative by the user's score («above»), and the share of
 negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items).
 """
@@ -71,7 +74,7 @@ def recipe_of(host: str, method: str, choice: int, rate: float, seed: int) -> Re
     path = Path("recipes") / f"{host}.toml"
     changes = [f"seed={seed}", f"name={method}-{host}", "train.patience=10", *OF_HOST.get(host, ())]
     if method != "uniform":
-        changes += [f"sampler.name={method}", *settings(method)[choice]]
+        changes += [LOSSES.get(method, f"sampler.name={method}"), *settings(method)[choice]]
     own = float(Recipe.load(path).optimizer.options["lr"])
     return Recipe.load(path, [*changes, f"optimizer.lr={own * rate:g}"])
 
