@@ -79,6 +79,16 @@ recipes one or two, or those of their papers; a row may be a little below what i
 | recipe | data | seeds | R@10 | R@20 | NDCG@10 | NDCG@20 | paper: R@10 N@10 | others: R@20 | epochs | CPU s a run |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
+SEQUENTIAL = """
+## What comes next
+
+Leave-one-out over whole sequences: the last item of each user is the test, the one before it validation. The whole
+catalogue is ranked, but for what came before. «Epoch» is the best one by validation.
+
+| recipe | data | seeds | HR@10 | HR@20 | NDCG@10 | MRR@10 | epoch | CPU s a run |
+|---|---|---|---|---|---|---|---|---|
+"""
+RANKED, NEXT = ("recall@10", "recall@20", "ndcg@10", "ndcg@20"), ("hit@10", "hit@20", "ndcg@10", "mrr@10")
 GRADING = """
 ## Do the curricula grade?
 
@@ -106,8 +116,8 @@ def line(run: Run) -> dict[str, Any]:
         "epochs": scores["epochs"],
         "best_epoch": scores["best_epoch"],
         "cpu_seconds": scores["cpu_seconds"],
-        "valid": scores["valid"]["recall@20"],
-        "test": {name: scores["test"][name] for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")},
+        "valid": scores["valid"][recipe.train.select],
+        "test": {name: scores["test"][name] for name in (RANKED if "recall@20" in scores["test"] else NEXT)},
         "stages": stages(run),
     }
 
@@ -134,12 +144,13 @@ def stages(run: Run) -> dict[str, dict[str, Any]]:
 def row(name: str, lines: list[dict[str, Any]]) -> str:
     """A line of the table."""
     cells = [name, lines[0]["data"], ", ".join(str(one["seed"]) for one in lines)]
-    for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"):
+    ranked = "recall@20" in lines[0]["test"]
+    for metric in RANKED if ranked else NEXT:
         values = [one["test"][metric] for one in lines]
         spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
         cells.append(f"{mean(values):.4f}{spread}")
-    cells += [PUBLISHED.get(name, ""), OTHERS_RUNS.get(name, "")]
-    cells.append(f"{mean(one['epochs'] for one in lines):.0f}")
+    cells += [PUBLISHED.get(name, ""), OTHERS_RUNS.get(name, "")] if ranked else []
+    cells.append(f"{mean(one['epochs' if ranked else 'best_epoch'] for one in lines):.0f}")
     cells.append(f"{mean(one['cpu_seconds'] for one in lines):.0f}")
     return f"| {' | '.join(cells)} |\n"
 
@@ -174,7 +185,10 @@ def write() -> None:
     by_recipe: dict[str, list[dict[str, Any]]] = {}
     for one in ordered:
         by_recipe.setdefault(one["recipe"], []).append(one)
-    body = "".join(row(name, lines) for name, lines in by_recipe.items())
+    rows = {name: row(name, lines) for name, lines in by_recipe.items()}
+    ranked = [name for name, lines in by_recipe.items() if "recall@20" in lines[0]["test"]]
+    after = [rows[name] for name in rows if name not in ranked]
+    body = "".join(rows[name] for name in ranked) + (SEQUENTIAL + "".join(after) if after else "")
     graded = "".join(grading(name, lines) for name, lines in by_recipe.items())
     PAGE.write_text(HEAD + body + (GRADING + graded if graded else ""), encoding="utf-8")
     runs = [run for run in map(Run, sorted(RUNS.glob("*-baby-s*"))) if run.finished]
