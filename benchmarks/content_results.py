@@ -27,23 +27,33 @@ from foilrec.stretch import train
 RUNS, LINES, PAGE = Path("runs/content"), Path("docs/content-results.jsonl"), Path("docs/content-results.md")
 METRICS = ("recall@20", "ndcg@20")
 FILMS = "--items $FOILREC_DATA/tiny_ml100k/items.jsonl --text-columns title,genres,summary"
+OF_FILMS = (
+    f"generate recipes/vbpr-films.toml {FILMS} --lexicon examples/films.toml --modalities text --band .2,.995 "
+    "--route delta"
+)
 COMMANDS = {  # folder: the command that makes it, in this order
     "generated/shop-delta": "generate shop --route delta",
     "generated/shop-data": "data convert shop",
     "generated/shop-features": "encode shop --text tfidf --image colours",
     "generated/shop-pictured": "generate shop --encoder tfidf --balance .4 --route image --image colours",
     "generated/films-features": f"encode $FOILREC_DATA/tiny_ml100k {FILMS} --text hashed",
-    "generated/films": f"generate recipes/vbpr-films.toml {FILMS} --lexicon examples/films.toml --modalities text "
-    "--band .2,.995 --route delta",
+    "generated/films": OF_FILMS,
+    "generated/films-model": f"{OF_FILMS} --backend xllamacpp --model $FOILREC_GGUF --choose --asked 40",
 }
 DNS = ("sampler.name=dns",)
 WORDS = ('sampler.form="words"',)
 CAUSAL = {
-    "no generated negative in a loss": ("backbone.beta=0.0", "backbone.alpha=0.0"),
-    "whole": (),
-    "no causal part": ("backbone.lam=0.0", "backbone.alpha=0.0"),
-    "no alignment": ("backbone.alpha=0.0",),
-    "another item's edits": ("backbone.edits=shuffled",),
+    "no generated negative in a loss": ("-no-loss", ("backbone.beta=0.0", "backbone.alpha=0.0")),
+    "whole": ("", ()),
+    "no causal part": ("-no-causal", ("backbone.lam=0.0", "backbone.alpha=0.0")),
+    "no alignment": ("-no-alignment", ("backbone.alpha=0.0",)),
+    "another item's edits": ("-shuffled", ("backbone.edits=shuffled",)),
+}
+MODEL = {
+    "neggen, features, 40 items' edits chosen by SmolLM2-135M": (
+        "neggen-vbpr-films",
+        ("sampler.path=generated/films-model",),
+    )
 }
 
 
@@ -57,9 +67,10 @@ def host(name: str, form: str, uniform: str = "", *, words: bool = True) -> Rows
     return rows | ({"neggen, real items by words": (f"neggen-{name}", WORDS)} if words else {})
 
 
-def causal(name: str, **more: tuple[str, ...]) -> Rows:
-    """The rows of the causal model."""
-    return {label: (name, changes) for label, changes in (CAUSAL | more).items()}
+def causal(name: str) -> Rows:
+    """The rows of the causal model: its ablations are recipes on the shop, and the same changes elsewhere."""
+    recipes = name == "causalneg-shop"
+    return {label: (name + ending if recipes else name, () if recipes else c) for label, (ending, c) in CAUSAL.items()}
 
 
 LOOKS, SEES = "real items by features", "features"
@@ -68,9 +79,9 @@ HOSTS = {
     "vbpr-shop": host("vbpr-shop", SEES),
     "freedom-shop": host("freedom-shop", LOOKS),
     "vbpr-pictured-shop": host("vbpr-pictured-shop", "words and edited pictures", words=False),
-    "causalneg-shop": causal("causalneg-shop", **{"words alone": ("backbone.modalities=['text']",)}),
+    "causalneg-shop": causal("causalneg-shop") | {"words alone": ("causalneg-shop-words", ())},
     "lightgcn-films": host("lightgcn-films", LOOKS),
-    "vbpr-films": host("vbpr-films", SEES),
+    "vbpr-films": host("vbpr-films", SEES) | MODEL,
     "freedom-films": host("freedom-films", LOOKS),
     "causalneg-films": causal("causalneg-films"),
 }
@@ -92,7 +103,7 @@ def make_folders() -> None:
     """Runs the commands whose folders are missing."""
     for folder, words in COMMANDS.items():
         said = shlex.split(os.path.expandvars(words))
-        if Path(folder).exists() or any("$FOILREC_DATA" in word for word in said):
+        if Path(folder).exists() or any(word.startswith("$") for word in said):
             continue
         out = [folder] if said[:2] == ["data", "convert"] else ["--out", folder]
         print("foilrec", words, *out, flush=True)
