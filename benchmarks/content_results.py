@@ -43,11 +43,11 @@ COMMANDS = {  # folder: the command that makes it, in this order
 DNS = ("sampler.name=dns",)
 WORDS = ('sampler.form="words"',)
 CAUSAL = {
-    "no generated negative in a loss": ("-no-loss", ("backbone.beta=0.0", "backbone.alpha=0.0")),
+    "no generated negative in a loss": ("noloss-", ("backbone.beta=0.0", "backbone.alpha=0.0")),
     "whole": ("", ()),
-    "no causal part": ("-no-causal", ("backbone.lam=0.0", "backbone.alpha=0.0")),
-    "no alignment": ("-no-alignment", ("backbone.alpha=0.0",)),
-    "another item's edits": ("-shuffled", ("backbone.edits=shuffled",)),
+    "no causal part": ("nocausal-", ("backbone.lam=0.0", "backbone.alpha=0.0")),
+    "no alignment": ("noalign-", ("backbone.alpha=0.0",)),
+    "another item's edits": ("shuffled-", ("backbone.edits=shuffled",)),
 }
 MODEL = {
     "neggen, features, 40 items' edits chosen by SmolLM2-135M": (
@@ -69,8 +69,9 @@ def host(name: str, form: str, uniform: str = "", *, words: bool = True) -> Rows
 
 def causal(name: str) -> Rows:
     """The rows of the causal model: its ablations are recipes on the shop, and the same changes elsewhere."""
-    recipes = name == "causalneg-shop"
-    return {label: (name + ending if recipes else name, () if recipes else c) for label, (ending, c) in CAUSAL.items()}
+    if name == "causalneg-shop":
+        return {label: (f"causalneg-{ablation}shop", ()) for label, (ablation, _) in CAUSAL.items()}
+    return {label: (name, changes) for label, (_, changes) in CAUSAL.items()}
 
 
 LOOKS, SEES = "real items by features", "features"
@@ -79,7 +80,7 @@ HOSTS = {
     "vbpr-shop": host("vbpr-shop", SEES),
     "freedom-shop": host("freedom-shop", LOOKS),
     "vbpr-pictured-shop": host("vbpr-pictured-shop", "words and edited pictures", words=False),
-    "causalneg-shop": causal("causalneg-shop") | {"words alone": ("causalneg-shop-words", ())},
+    "causalneg-shop": causal("causalneg-shop") | {"words alone": ("causalneg-text-shop", ())},
     "lightgcn-films": host("lightgcn-films", LOOKS),
     "vbpr-films": host("vbpr-films", SEES) | MODEL,
     "freedom-films": host("freedom-films", LOOKS),
