@@ -50,22 +50,36 @@ def normals(rows: Array, key: np.uint64, table: Array, out: Array) -> None:
 
 @njit(cache=True, nogil=True)
 def unseen(starts: Array, items: Array, users: Array, rows: Array, key: np.uint64, n_items: int, out: Array) -> None:
-    """Uniform draws from the complement of each user's sorted items, without rejection."""
+    """Uniform draws from the complement of each user's sorted items, without rejection.
+
+    The r-th free item is r + how many taken ones lie at or below it. Many draws of a short history look at each taken
+    item side by side, without a branch; else each draw looks by halves.
+    """
+    count = out.shape[1]
+    rank = np.empty(count, np.int64)
     for b in range(users.size):
         start = starts[users[b]]
         taken = starts[users[b] + 1] - start
         free = np.uint64(n_items - taken)
-        base = mix(key ^ mix(np.uint64(rows[b])))
-        for k in range(out.shape[1]):
-            r = below(mix(base + np.uint64(k + 1) * _GOLDEN), free)
+        base, here = mix(key ^ mix(np.uint64(rows[b]))), out[b]
+        for k in range(count):
+            rank[k] = below(mix(base + np.uint64(k + 1) * _GOLDEN), free)
+            here[k] = rank[k]
+        if count > 2 and taken <= 64:
+            for j in range(taken):
+                bar = items[start + j] - j
+                for k in range(count):
+                    here[k] += bar <= rank[k]
+            continue
+        for k in range(count):
             low, high = 0, taken
-            while low < high:  # how many taken items lie at or below the r-th free one
+            while low < high:
                 middle = (low + high) >> 1
-                if items[start + middle] - middle <= r:
+                if items[start + middle] - middle <= rank[k]:
                     low = middle + 1
                 else:
                     high = middle
-            out[b, k] = r + low
+            here[k] += low
 
 
 @njit(cache=True, nogil=True)
