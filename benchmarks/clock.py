@@ -5,7 +5,8 @@ import platform
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -52,13 +53,24 @@ class Row:
         return None if self.usual_cpu is None else self.usual_cpu / self.ours_cpu
 
 
-def store(rows: list[Row], path: Path) -> None:
-    """Appends JSON lines."""
+def store(group: str, rows: list[Row], path: Path) -> None:
+    """Appends JSON lines: the rows of a group of figures, all of one run."""
+    where = {
+        "group": group,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+    }
     with path.open("a", encoding="utf-8") as file:
         for row in rows:
-            where = {
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "threads": torch.get_num_threads(),
-            }
             file.write(json.dumps({**asdict(row), "ratio": row.ratio, **where}) + "\n")
+
+
+def stored(group: str, path: Path) -> list[Row]:
+    """The rows of a group's last run."""
+    lines = [line for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if "group" in line]
+    mine = [line for line in lines if line["group"] == group]
+    last = max((line["at"] for line in mine), default="")
+    names = [field.name for field in fields(Row)]
+    return [Row(**{name: line[name] for name in names}) for line in mine if line["at"] == last]
