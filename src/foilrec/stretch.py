@@ -82,7 +82,7 @@ class Stretch:
         memory.keep_large_blocks()
         torch.set_num_threads(recipe.threads or (old.about.get("threads") if old else 0) or free_cores())
         self.data = recipe.read() if data is None else data
-        self.already = old if old is not None and old.finished else None
+        self.already = Run(folder, self.data) if old is not None and old.finished else None
         if old is not None:
             old.check_data(self.data)
         for name in FILES:

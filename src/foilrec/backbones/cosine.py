@@ -27,11 +27,6 @@ class Cosine(Backbone):
         self.inner, self.temperature = inner, temperature
         self.history, self.ranking_weight = inner.history, inner.ranking_weight
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The inner backbone's."""
-        return self.inner.notes
-
     def begin_epoch(self, epoch: int) -> None:
         """The inner backbone's."""
         self.inner.seed = self.seed

@@ -78,9 +78,8 @@ class NegGen(Sampler):
         self._model: weakref.ref[Backbone] | None = None
         known = self.made.difficulty.unique()
         self.register_buffer("level", len(known) - torch.searchsorted(known, self.made.difficulty), persistent=False)
-        near = self._alike(candidates) if form == "words" else None
-        near = self._nearest(candidates) if form == "retrieve" else near
-        self.register_buffer("nearest", near, persistent=False)
+        search = {"words": self._alike, "retrieve": self._nearest}.get(form)
+        self.register_buffer("nearest", search(candidates) if search else None, persistent=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
