@@ -1,0 +1,96 @@
+"""Equal chances: every row of CCDRec's ablation on Baby tries the same learning rates, on validation with seed 0.
+
+python -m benchmarks.rates [--only NAME ...] [--write-only]. What is kept, validation alone, is in docs/rates.jsonl;
+benchmarks.tables prints it. Finished runs are kept; several processes may share the work.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from foilrec.recipe import Recipe
+from foilrec.run import Run
+from foilrec.stretch import train
+
+RUNS, LINES = Path("runs/rates"), Path("docs/rates.jsonl")
+RATES = (0.0005, 0.001, 0.002)
+ROWS = (
+    "dns-freedom-baby",
+    "ccdrec-freedom-baby",
+    "mg-freedom-baby",
+    "ccdrec-graded-freedom-baby",
+    "softmax-freedom-baby",
+    "dma-ndi-freedom-baby",
+    "freedom-baby",
+    "dma-freedom-baby",
+)
+
+
+def line(run: Run) -> dict[str, Any]:
+    """What is kept of a run: what selected its epoch, and nothing of the test set."""
+    return {
+        "recipe": run.recipe.name,
+        "rate": run.recipe.optimizer.options["lr"],
+        "seed": run.recipe.seed,
+        "fingerprint": run.about["data"]["fingerprint"],
+        "valid": run.scores["valid"][run.recipe.train.select],
+        "epochs": run.scores["epochs"],
+        "cpu_seconds": run.scores["cpu_seconds"],
+    }
+
+
+def kept() -> dict[tuple[str, float], dict[str, Any]]:
+    """The stored lines by recipe and rate."""
+    lines = map(json.loads, LINES.read_text(encoding="utf-8").splitlines()) if LINES.is_file() else ()
+    return {(one["recipe"], one["rate"]): one for one in lines}
+
+
+def work(name: str, rate: float) -> None:
+    """Trains one row at one rate, unless another process has it in hand or it is known."""
+    folder = RUNS / f"{name}-{rate:g}"
+    claim = folder.with_suffix(f"{folder.suffix}.claim")
+    if (name, rate) in kept() or (claim.exists() and _alive(int(claim.read_text()))):
+        return
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    claim.write_text(str(os.getpid()))
+    recipe = Recipe.load(Path("recipes") / f"{name}.toml", ["seed=0", f"optimizer.lr={rate:g}"])
+    found = line(train(recipe, folder, resume=(folder / "recipe.toml").is_file()))
+    print(f"{name} at {rate:g}: {found['valid']:.4f}", flush=True)
+    write()
+
+
+def _alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def write() -> None:
+    """The lines of the finished runs, beside those that are there already."""
+    every = kept()
+    for folder in sorted(path for path in RUNS.glob("*") if (path / "recipe.toml").is_file()):
+        run = Run(folder)
+        if run.finished:
+            found = line(run)
+            every[found["recipe"], found["rate"]] = found
+    LINES.write_text("".join(json.dumps(every[key]) + "\n" for key in sorted(every)), encoding="utf-8")
+
+
+def main() -> None:
+    """Trains what is missing, then writes."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--only", nargs="*", default=list(ROWS))
+    asked.add_argument("--write-only", action="store_true")
+    chosen = asked.parse_args()
+    for name in [] if chosen.write_only else chosen.only:
+        for rate in RATES:
+            work(name, rate)
+    write()
+
+
+if __name__ == "__main__":
+    main()
