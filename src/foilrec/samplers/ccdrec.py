@@ -13,6 +13,7 @@ from foilrec.negatives.ranked import pick_ranked
 from foilrec.numerics import kernels, streams
 
 FINAL = 5  # the stage whose pool is the recommender's own table
+CACHED = 2**17  # likenesses worked out at a time: what stays in a core's own cache
 
 
 class CCDRec(Sampler):
@@ -126,9 +127,11 @@ class CCDRec(Sampler):
             return ids.gather(1, best.gather(1, at)).squeeze(1)
         generator = streams.generator(self.key(batch, "candidates"), int(rows[0]))
         ids = torch.randint(self.data.n_items, (self.candidates,), generator=generator).to(pool.device)
-        likeness = wanted @ pool[ids].T
-        seen = self.data.seen.on(pool.device)
-        found = pick_ranked(likeness, ids, batch.users, rows, (seen.starts, seen.items), keep, key)
+        candidates, seen = pool[ids].T, self.data.seen.on(pool.device)
+        few = max(1, CACHED // len(ids)) if pool.device.type == "cpu" else len(rows)
+        blocks = zip(wanted.split(few), batch.users.split(few), rows.split(few), strict=True)
+        taken = seen.starts, seen.items
+        found = torch.cat([pick_ranked(q @ candidates, ids, users, at, taken, keep, key) for q, users, at in blocks])
         none = (found < 0).nonzero().squeeze(1)
         if len(none):
             found[none] = seen.unseen(batch.users[none], rows[none], 1, key)[:, 0]
