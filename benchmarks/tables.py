@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.kept import keep, kept
 from foilrec.comparing.compare import compare
 from foilrec.recipe import Recipe
 from foilrec.run import Run
@@ -171,7 +172,7 @@ def grading(name: str, lines: list[dict[str, Any]]) -> str:
 
 def write() -> None:
     """The page and its lines, from the finished runs and the lines that are there already."""
-    kept = (
+    known = (
         {(one["recipe"], one["seed"]): one for one in map(json.loads, LINES.read_text().splitlines())}
         if LINES.is_file()
         else {}
@@ -179,8 +180,9 @@ def write() -> None:
     for folder in sorted(RUNS.glob("*")):
         run = Run(folder)
         if run.finished:
-            kept[run.recipe.name, run.recipe.seed] = line(run)
-    ordered = [kept[key] for key in sorted(kept)]
+            known[run.recipe.name, run.recipe.seed] = line(run)
+            keep(run)
+    ordered = [known[key] for key in sorted(known)]
     LINES.write_text("".join(json.dumps(one) + "\n" for one in ordered), encoding="utf-8")
     by_recipe: dict[str, list[dict[str, Any]]] = {}
     for one in ordered:
@@ -191,7 +193,7 @@ def write() -> None:
     body = "".join(rows[name] for name in ranked) + (SEQUENTIAL + "".join(after) if after else "")
     graded = "".join(grading(name, lines) for name, lines in by_recipe.items())
     PAGE.write_text(HEAD + body + (GRADING + graded if graded else ""), encoding="utf-8")
-    runs = [run for run in map(Run, sorted(RUNS.glob("*-baby-s*"))) if run.finished]
+    runs = kept("*-baby-s*")
     if any(run.recipe.name == REFERENCE for run in runs) and len({run.recipe.name for run in runs}) > 1:
         found = compare(runs, against=REFERENCE, metrics=("recall@10", "recall@20", "ndcg@10"))
         PAIRED.write_text("# Baby, paired by user\n\n" + found.to_markdown() + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from foilrec.data import Batch, Data
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.numerics import streams
 from foilrec.numerics.angles import cosine
+from foilrec.numerics.memory import must_fit
 
 __all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 
@@ -272,6 +273,9 @@ class Sampler(nn.Module):
 
     def unseen(self, batch: Batch, count: int, stream: str = "") -> Tensor:
         """Uniform items [B, count] that each row's user did not take in training: exact, and never a loop."""
+        if batch.users.device.type == "cpu":
+            what = f"{type(self).__name__}: {count:,} candidates for each of {len(batch):,} rows"
+            must_fit(what, 8 * len(batch) * count, "lower its count or pool, or train.batch")
         return self.data.seen.unseen(batch.users, rows_of(batch), count, self.key(batch, stream))
 
 

@@ -7,6 +7,7 @@ FoilrecError
 ├── BadData         a file, column, row or feature that cannot be read as told
 ├── RunBroken       a run folder that is missing, damaged, or of another data set
 ├── ModelFailed     a language model, or the server that runs it, that gave no answer
+├── OutOfMemory     something larger than what is free
 └── MissingExtra    a library that only some features need
 """
 
@@ -61,6 +62,10 @@ class ModelFailed(FoilrecError, RuntimeError):
         super().__init__(message)
         self.passing, self.after, self.everywhere, self.unsure = passing, after, everywhere, unsure
         self.status = status
+
+
+class OutOfMemory(FoilrecError, MemoryError):
+    """Something was asked for that takes more memory than there is: the message says how much, and what is free."""
 
 
 class MissingExtra(FoilrecError, ImportError):

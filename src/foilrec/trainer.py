@@ -14,6 +14,7 @@ from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate
 from foilrec.hardness import Meter
 from foilrec.measures.metrics import parse
+from foilrec.numerics.memory import must_fit
 
 State = dict[str, Any]
 Turn = Literal["both", "sampler", "model"]
@@ -90,6 +91,10 @@ class Objective(nn.Module):
         query = self.model.query(tables, batch)
         with torch.no_grad() if not any(p.requires_grad for p in self.sampler.parameters()) else torch.enable_grad():
             negatives = self.sampler(tables, batch, query)
+        (rows, count), width = negatives.shape, query.shape[1]
+        if query.device.type == "cpu":
+            what = f"The vectors of {count:,} negatives for each of {rows:,} rows"
+            must_fit(what, 4 * rows * count * width, "lower the sampler's count, or train.batch")
         vectors = negatives.look_up(self.model, tables)
         negative = score(query, vectors)
         ranking = self.loss.of_vectors(self.model.data, tables, batch, query, vectors, negatives)

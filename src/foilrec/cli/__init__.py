@@ -47,6 +47,11 @@ def main() -> None:
     except FoilrecError as error:
         typer.echo(f"foilrec: {error}", err=True)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)):
+            raise
+        typer.echo(f"foilrec: memory ran out ({error}): lower the batch, the width or the counts.", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("foilrec: interrupted.", err=True)
         sys.exit(130)

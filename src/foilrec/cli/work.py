@@ -1,6 +1,7 @@
 """Commands that train and put to use: demo, train, evaluate, recommend."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from foilrec.recipe import Recipe
     from foilrec.run import Run
 
+SHOWN = 10  # users that a terminal shows when none are named
 Changes = Annotated[
     list[str] | None,
     typer.Argument(help="changes to the recipe, such as sampler.name=dns seed=3", metavar="KEY=VALUE"),
@@ -147,7 +149,12 @@ def recommend(
         raise BadOption(f"The training data has none of the users {some(unknown)}.{hint}")
     table = loaded.recommend(None if asked is None else [user for user in asked if user not in unknown], top)
     if out is None:
-        typer.echo(table.write_csv(separator="\t"), nl=False)
+        every = table["user"].unique(maintain_order=True)
+        few = users == "all" and sys.stdout.isatty() and len(every) > SHOWN
+        shown = table.filter(table["user"].is_in(every[:SHOWN].implode())) if few else table
+        typer.echo(shown.write_csv(separator="\t"), nl=False)
+        if few:
+            typer.echo(f"The first {SHOWN} of {len(every):,} users; --out FILE takes all.", err=True)
     else:
         with written_whole(out) as draft:
             getattr(table, writers[out.suffix])(draft)

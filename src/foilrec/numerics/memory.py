@@ -1,8 +1,12 @@
-"""The allocator's manners: large blocks are kept for the next step instead of going back to the system each time."""
+"""Memory: what is free is looked at before much is spent, and large blocks are kept from one step to the next."""
 
 import ctypes
 import sys
+from pathlib import Path
 
+from foilrec.errors import OutOfMemory
+
+LARGE = 2**30  # bytes below which nobody looks
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 
 
@@ -18,3 +22,22 @@ def keep_large_blocks(largest: int = 2**30) -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_MMAP_THRESHOLD, largest)) and bool(mallopt(_TRIM_THRESHOLD, 2 * largest))
+
+
+def free_bytes() -> int | None:
+    """What the system could give now without swapping, or None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def must_fit(what: str, size: int, cure: str) -> None:
+    """Raises OutOfMemory if `size` bytes of the CPU's memory are not free: a process that takes them is killed.
+
+    >>> must_fit("a table", 64, "lower dim")
+    """
+    free = free_bytes() if size >= LARGE else None
+    if free is not None and size > free:
+        raise OutOfMemory(f"{what} would take {size / 2**30:,.1f} GB, and {free / 2**30:,.1f} GB are free: {cure}.")

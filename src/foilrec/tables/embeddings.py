@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from foilrec.errors import at_least, must_hold
+from foilrec.numerics.memory import must_fit
 
 Init = Literal["normal", "xavier"]
 
@@ -15,6 +16,7 @@ Init = Literal["normal", "xavier"]
 def table(rows: int, dim: int, init: Init) -> nn.Embedding:
     """A table [rows, dim]: "normal" is N(0, 0.1) whatever its size, "xavier" (uniform) shrinks with the rows."""
     must_hold("embeddings", **at_least(1, dim=dim))
+    must_fit(f"A table of {rows:,} vectors of {dim:,} numbers", 4 * rows * dim, "lower dim")
     made = nn.Embedding(rows, dim)
     if init == "xavier":
         nn.init.xavier_uniform_(made.weight)

@@ -1,0 +1,44 @@
+"""What would not fit is refused before it is asked for: by name, with what it takes, what is free, and the cure."""
+
+import re
+
+import pytest
+
+from foilrec import parts
+from foilrec.core import Data
+from foilrec.errors import OutOfMemory
+from foilrec.numerics import memory
+from foilrec.trainer import Objective
+
+needs_meminfo = pytest.mark.skipif(memory.free_bytes() is None, reason="this system does not say what is free")
+
+
+@needs_meminfo
+def test_a_table_larger_than_what_is_free(world: Data) -> None:
+    with pytest.raises(OutOfMemory, match=re.escape("of 1,000,000,000 numbers would take")) as caught:
+        parts.build("backbone", "bprmf", world, dim=10**9)
+    assert "are free: lower dim." in str(caught.value)
+
+
+@needs_meminfo
+@pytest.mark.parametrize(("count", "what"), [(10**10, "Uniform: 10,000,000,000 candidates"), (5_000, "vectors of")])
+def test_negatives_more_than_what_is_free(count: int, what: str, world: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LARGE", 2**10)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2**20)
+    model, sampler = parts.build("backbone", "bprmf", world), parts.build("sampler", "uniform", world, count=count)
+    batch = next(iter(world.batches(20, 0)))
+    with pytest.raises(OutOfMemory, match=what):
+        Objective(model, sampler, parts.build("loss", "bpr"))(batch)
+
+
+@pytest.mark.parametrize("free", [None, 2**40])
+def test_what_fits_or_cannot_be_known_passes(free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    memory.must_fit("anything", 2**39, "lower it")
+
+
+def test_nobody_looks_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 0)
+    memory.must_fit("a small thing", memory.LARGE - 1, "lower it")
+    with pytest.raises(OutOfMemory, match=r"a large thing would take 1.0 GB, and 0.0 GB are free: lower it\."):
+        memory.must_fit("a large thing", memory.LARGE, "lower it")
