@@ -1,7 +1,7 @@
 """Equal chances: every row of CCDRec's ablation on Baby tries the same learning rates, on validation with seed 0.
 
 python -m benchmarks.rates [--only NAME ...] [--write-only]. What is kept, validation alone, is in docs/rates.jsonl;
-benchmarks.tables prints it. Finished runs are kept; several processes may share the work.
+benchmarks.tables prints it. Finished runs are not done again; several processes may share the work.
 """
 
 import argparse
@@ -25,6 +25,8 @@ ROWS = (
     "dma-ndi-freedom-baby",
     "freedom-baby",
     "dma-freedom-baby",
+    "realhns-freedom-baby",
+    "mixgcf-freedom-baby",
 )
 
 
@@ -41,7 +43,7 @@ def line(run: Run) -> dict[str, Any]:
     }
 
 
-def kept() -> dict[tuple[str, float], dict[str, Any]]:
+def known() -> dict[tuple[str, float], dict[str, Any]]:
     """The stored lines by recipe and rate."""
     lines = map(json.loads, LINES.read_text(encoding="utf-8").splitlines()) if LINES.is_file() else ()
     return {(one["recipe"], one["rate"]): one for one in lines}
@@ -51,7 +53,7 @@ def work(name: str, rate: float) -> None:
     """Trains one row at one rate, unless another process has it in hand or it is known."""
     folder = RUNS / f"{name}-{rate:g}"
     claim = folder.with_suffix(f"{folder.suffix}.claim")
-    if (name, rate) in kept() or (claim.exists() and _alive(int(claim.read_text()))):
+    if (name, rate) in known() or (claim.exists() and _alive(int(claim.read_text()))):
         return
     claim.parent.mkdir(parents=True, exist_ok=True)
     claim.write_text(str(os.getpid()))
@@ -71,7 +73,7 @@ def _alive(number: int) -> bool:
 
 def write() -> None:
     """The lines of the finished runs, beside those that are there already."""
-    every = kept()
+    every = known()
     for folder in sorted(path for path in RUNS.glob("*") if (path / "recipe.toml").is_file()):
         run = Run(folder)
         if run.finished:
