@@ -223,6 +223,34 @@ CHILD = """
 """
 
 
+def test_one_training_at_a_time_in_a_folder(world: Data, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    folder, heard = tmp_path / "run", []
+
+    def again(epoch: Epoch) -> None:
+        with pytest.raises(RunBroken, match="Another process is training into"):
+            train(recipe(), folder, data=world, resume=True)
+        heard.append(epoch.number)
+
+    run = train(recipe(), folder, data=world, on_epoch=again)
+    assert heard == list(range(5))
+    assert not list(folder.glob(".*")), "the claim is gone"
+    assert weights(train(recipe(), folder, data=world, resume=True)) == weights(run), "and the folder is free"
+
+
+def test_a_claim_left_by_a_kill_is_none(world: Data, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / files.LOCK).touch()
+    assert train(recipe(), tmp_path / "run", data=world).finished
+
+
+def test_what_fails_at_once_leaves_no_folder(world: Data, tmp_path: Path) -> None:
+    wrong = replace(recipe(), sampler=replace(recipe().sampler, name="uniform", options={"count": 0}))
+    with pytest.raises(BadOption, match="count = 0"):
+        train(wrong, tmp_path / "a" / "b", data=world)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_kill_inside_an_epoch_changes_nothing(world: Data, tmp_path: Path) -> None:
     chosen = recipe("freedom", epochs=40)
     (tmp_path / "child.py").write_text(textwrap.dedent(CHILD))

@@ -12,6 +12,7 @@ from typing import Any
 from foilrec.errors import RunBroken
 
 Tree = dict[str, Any]
+LOCK = ".claimed"
 
 
 @contextmanager
@@ -55,6 +56,53 @@ def sweep(path: Path) -> None:
     """Removes what a process that was killed while it wrote `path` has left beside it."""
     for draft in path.parent.glob(f".{path.name}.*{path.suffix}"):
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Holds a folder for this block alone; RunBroken where another process, or another block of this one, has it.
+
+    The claim falls with the process, however that ends, and folders that were made for it and stayed empty go again.
+    File systems and systems without locks have no claims.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    lock = _locked(folder) if made or folder.is_dir() else None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(lock)
+        for place in made:
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+
+
+def _locked(folder: Path) -> int | None:
+    try:
+        import fcntl  # there is none on Windows
+    except ImportError:
+        return None
+    path = folder / LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError:
+            return None  # whoever writes there next will tell why not
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise RunBroken(
+                f"Another process is training into {folder}: let it end, or choose another folder."
+            ) from error
+        except OSError:
+            os.close(lock)
+            return None
+        if path.exists() and os.fstat(lock).st_ino == path.stat().st_ino:
+            return lock
+        os.close(lock)  # its last holder took the file away in between
 
 
 def write_text(path: Path, text: str) -> None:

@@ -47,17 +47,19 @@ def train(
     """Trains to the end (early stopping, or the last epoch), scores the test set once, and gives the finished run.
 
     out: the run folder, runs/NAME-DIGEST-sSEED by default. resume: go on bit for bit where the folder's checkpoint
-    stands. on_start hears the notes of the parts. KeyboardInterrupt saves the last finished epoch and passes on.
+    stands. on_start hears the notes of the parts. KeyboardInterrupt saves the last finished epoch and passes on. One
+    process at a time trains into a folder.
     """
     folder = Path(out) if out is not None else default_folder(recipe)
-    stretch = Stretch(recipe, folder, data, resume=resume, on_step=on_step)
-    if on_start is not None:
-        on_start(stretch.notes)
-    with closing(stretch.epochs()) as epochs:
-        for epoch in epochs:
-            if on_epoch is not None:
-                on_epoch(epoch)
-    return stretch.finish()
+    with files.claimed(folder):
+        stretch = Stretch(recipe, folder, data, resume=resume, on_step=on_step)
+        if on_start is not None:
+            on_start(stretch.notes)
+        with closing(stretch.epochs()) as epochs:
+            for epoch in epochs:
+                if on_epoch is not None:
+                    on_epoch(epoch)
+        return stretch.finish()
 
 
 def default_folder(recipe: Recipe) -> Path:
