@@ -191,7 +191,7 @@ class ADAR(Sampler):
             chain = self.process.schedule
             t = self._step(batch, chain.signal, share if self.skip else share.where(turns[:, None], 1))
             signal, spread = chain.signal[t].to(own.dtype), chain.spread[t].to(own.dtype)
-        left = torch.addcmul(cloud.mean, signal[..., None], (own - cloud.mean)[:, None])
+        left = torch.lerp(cloud.mean.expand(1, 1, -1), own[:, None], signal[..., None])
         made = left.addcmul_(spread[..., None], noise)
         if t is not None and self.denoiser is not None:
             most = (theta / height[:, None]).where(turns[:, None], 1)
@@ -204,7 +204,7 @@ class ADAR(Sampler):
             query, own, other = normalize(query), normalize(own), normalize(other)
         told = self.boundary.moments
         assert told is not None
-        height = (query * (own - told.mean)).sum(1)
+        height = (query * own).sum(1) - query @ told.mean
         theta = self.boundary(query, height, other)
         if cloud is told:
             return theta, height
