@@ -245,7 +245,10 @@ def _check_full_user(part: type[Sampler], options: dict[str, Any]) -> None:
         try:
             sampler = part(data, **{**_inner_parts(part, data), **options})
             drawn = sampler(tables, batch, model.query(tables, batch)).ids
-            _must(left and (drawn == 7).all(), f"{part.__name__}: a user with {left} unseen items got {drawn}.")
+            _must(
+                left > 0 and drawn is not None and bool((drawn == 7).all()),
+                f"{part.__name__}: a user with {left} unseen items got {drawn}.",
+            )
         except BadData:
             _must(not left, f"{part.__name__}: a user with one unseen item got an error instead of it.")
 

@@ -16,6 +16,7 @@ from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.numerics import streams
 from foilrec.numerics.angles import cosine
 from foilrec.numerics.memory import must_fit
+from foilrec.numerics.shapes import must_be_query, must_be_scores, must_be_tables
 
 __all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 
@@ -256,6 +257,14 @@ class Sampler(nn.Module):
     def begin_epoch(self, epoch: int, model: Backbone, tables: Tables) -> None:
         """Refresh what changes once an epoch (a pool, a memory, a difficulty)."""
 
+    def __call__(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
+        """forward, once what it is handed is as it must be: compiled loops look at no shapes."""
+        must_be_query(query, len(batch))
+        if type(tables) is Tables:  # those of a backbone's own kind may not be made yet
+            must_be_tables(tables.items, query, self.data.n_items)
+        made: Negatives = super().__call__(tables, batch, query)
+        return made
+
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """Negatives for each row: selection runs without gradient, the chosen ones are scored with it."""
         raise NotImplementedError
@@ -297,6 +306,12 @@ class Loss(nn.Module):
 
     cosine: bool = False
 
+    def __call__(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
+        """forward, once the scores are as they must be: of other shapes they would spread into another loss."""
+        must_be_scores(positive, negative)
+        made: Tensor = super().__call__(positive, negative, negatives)
+        return made
+
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
         """positive [B], negative [B, K] -> a scalar; negatives carry weights, mask and log_q."""
         raise NotImplementedError
@@ -311,7 +326,7 @@ class Loss(nn.Module):
         if not self.cosine:
             return None
         positives = tables.item_rows(batch.positives)
-        return self(cosine(query, positives), cosine(query, vectors), negatives)  # type: ignore[no-any-return]
+        return self(cosine(query, positives), cosine(query, vectors), negatives)
 
 
 class Reader:

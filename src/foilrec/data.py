@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foilrec.errors import BadData, BadOption, PartsDoNotFit, some
 from foilrec.numerics import kernels, streams
+from foilrec.numerics.shapes import must_be_ids
 from foilrec.sequences import Histories, Past
 
 
@@ -31,6 +32,9 @@ class Batch:
     epoch: int = 0
     history: Past | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        must_be_ids(users=self.users, positives=self.positives, rows=self.rows)
 
     def __len__(self) -> int:
         return len(self.users)

@@ -119,6 +119,8 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
         if (inner := nested(takes[key].type, value)) is not None:
             for table in value if isinstance(value, list | tuple) else [value]:
                 check_options(inner, table["name"], {k: v for k, v in table.items() if k != "name"})
+        elif _unnamed(takes[key].type, value):
+            raise BadOption(f'{kind} {name!r}: {key} holds a part without its name: write {{name = "...", ...}}.')
         elif not fits(value, takes[key].type):
             raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
     missing = [o for o in takes.values() if o.default is Option.REQUIRED and o.name not in given]
@@ -135,6 +137,14 @@ def nested(hint: Any, value: object) -> str | None:
         return found.pop() if len(found) == 1 else None
     of = next((kind for kind, (_, base) in FAMILIES.items() if base in kinds), None)
     return of if isinstance(value, dict) and isinstance(value.get("name"), str) else None
+
+
+def _unnamed(hint: Any, value: object) -> bool:
+    """Whether an option that is a part itself, or several, holds a table that does not say which part."""
+    tables = value if isinstance(value, list | tuple) else [value]
+    kinds = [hint, *typing.get_args(hint)]
+    is_part = any(base in kinds for _, base in FAMILIES.values())
+    return is_part and any(isinstance(table, dict) and "name" not in table for table in tables)
 
 
 def _is_list(hint: Any) -> bool:
@@ -170,6 +180,8 @@ def build(kind: str, name: str, *given: Any, **chosen: Any) -> Any:
     """The part itself, its options checked; `given` is what the family's contract hands to every member."""
     check_options(kind, name, chosen)
     part = find(kind, name)
+    if family(kind) in ("backbone", "sampler") and not given:
+        raise BadOption(f"{family(kind)} {name!r} is made for data: foilrec.build({kind!r}, {name!r}, data).")
     takes = options(part)
     for key, value in chosen.items():
         if (inner := nested(takes[key].type, value)) is not None:

@@ -96,6 +96,8 @@ class Recipe:
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], changes: Sequence[str] = ()) -> "Recipe":
         """A recipe from nested mappings, every key and option checked."""
+        if not isinstance(tree, Mapping):
+            raise BadOption(f"A recipe is made of nested mappings, and this is {type(tree).__name__}: {tree!r}.")
         merged = deepcopy(dict(tree))
         for change in sorted(changes, key=_names_no_part):  # a name drops options, so it comes first
             _apply(merged, change)

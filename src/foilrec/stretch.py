@@ -47,18 +47,22 @@ def train(
     """Trains to the end (early stopping, or the last epoch), scores the test set once, and gives the finished run.
 
     out: the run folder, runs/NAME-DIGEST-sSEED by default. resume: go on bit for bit where the folder's checkpoint
-    stands. on_start hears the notes of the parts. KeyboardInterrupt saves the last finished epoch and passes on. One
-    process at a time trains into a folder.
+    stands. on_start hears the notes of the parts. KeyboardInterrupt saves the last finished epoch and passes on; a run
+    that fails before its first epoch is done leaves nothing. One process at a time trains into a folder.
     """
     folder = Path(out) if out is not None else default_folder(recipe)
     with files.claimed(folder):
         stretch = Stretch(recipe, folder, data, resume=resume, on_step=on_step)
         if on_start is not None:
             on_start(stretch.notes)
-        with closing(stretch.epochs()) as epochs:
-            for epoch in epochs:
-                if on_epoch is not None:
-                    on_epoch(epoch)
+        try:
+            with closing(stretch.epochs()) as epochs:
+                for epoch in epochs:
+                    if on_epoch is not None:
+                        on_epoch(epoch)
+        except Exception:
+            stretch.withdraw()
+            raise
         return stretch.finish()
 
 
@@ -84,6 +88,7 @@ class Stretch:
         memory.keep_large_blocks()
         torch.set_num_threads(recipe.threads or (old.about.get("threads") if old else 0) or free_cores())
         self.data = recipe.read() if data is None else data
+        self._fresh = old is None
         self.already = Run(folder, self.data) if old is not None and old.finished else None
         if old is not None:
             old.check_data(self.data)
@@ -128,6 +133,12 @@ class Stretch:
             if state is not None and state["progress"]["epoch"] != self._saved:
                 self._save(state)
             raise
+
+    def withdraw(self) -> None:
+        """Takes back what was written of a run that failed in its first epoch, so that a mended one may stand there."""
+        if self._fresh and not (self.folder / "last.safetensors").is_file():
+            for name in FILES:
+                (self.folder / name).unlink(missing_ok=True)
 
     def _save(self, state: dict[str, Any]) -> None:
         done = state["progress"]["epoch"]

@@ -58,6 +58,8 @@ def mine(
             raise BadOption("Vectors alone do not say what is a positive of what: give --pairs.")
         quarry = of_files(source, pairs, queries)
     else:
+        if source.is_file():
+            raise BadOption(f"{source} is no run folder, and vectors end in .npy: name one of the two.")
         if pairs is not None or queries is not None:
             raise BadOption("--pairs and --queries belong to vectors: a run brings its own.")
         quarry = of_run(source)

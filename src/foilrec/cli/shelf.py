@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foilrec.errors import NoSuchPart, did_you_mean
+from foilrec.errors import BadOption, NoSuchPart, did_you_mean
 
 
 def list_parts(
@@ -33,6 +33,9 @@ def show(
 
     if not name:
         family, _, name = family.partition("/")
+    if not name:
+        kind = parts.family(family)
+        raise BadOption(f"Which {kind}? `foilrec show {kind} NAME`, of {', '.join(parts.names(kind))}.")
     part = parts.find(family, name)
     typer.echo(f"{parts.family(family)} {name}\n\n{inspect.getdoc(part)}\n\nOptions:")
     for option in parts.options(part).values():

@@ -166,7 +166,7 @@ def recommend(
 
 def _ids(text: str) -> list[str]:
     try:
-        parts = Path(text[1:]).read_text(encoding="utf-8").splitlines() if text.startswith("@") else text.split(",")
+        parts = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines() if text.startswith("@") else text.split(",")
     except FileNotFoundError as error:
         raise BadOption(f"--users {text}: there is no file {text[1:]}.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -53,6 +53,10 @@ class Table(Reader):
     ) -> None:
         if (path is None) == (frame is None):
             raise BadOption("dataset 'table' needs either path, a file, or frame, a data frame: exactly one of them.")
+        if frame is not None and not hasattr(frame, "columns"):
+            raise BadOption(
+                f"dataset 'table': frame must be a polars or pandas data frame, not {type(frame).__name__}."
+            )
         split = split or ("given" if label else "random")
         if split == "given" and label is None:
             raise BadOption('split = "given" needs label, the name of the column that holds 0, 1 and 2.')

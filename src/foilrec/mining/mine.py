@@ -1,5 +1,6 @@
 """Hard negatives mined offline for any model of dot products, in blocks, with rank windows and margins."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -44,6 +45,9 @@ class Rules:
             )
         if self.pick not in ("best", "random"):
             raise BadOption(f"Mining: pick = {self.pick!r} must be best or random.")
+        for name in FILTERS:
+            if (value := getattr(self, name)) is not None and not math.isfinite(value):
+                raise BadOption(f"Mining: {name} = {value} must be a finite number.")
         if self.relative is not None and not 0 <= self.relative <= 1:
             raise BadOption(f"Mining: relative = {self.relative} must lie in 0 .. 1.")
 

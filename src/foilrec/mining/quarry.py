@@ -1,5 +1,6 @@
 """What hard negatives are mined from: a finished run, or files of vectors and pairs; and the table that comes out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -89,27 +90,39 @@ def of_files(items: str | Path, pairs: str | Path, queries: str | Path | None = 
     pairs: .npy [P, 2], or a CSV or parquet file with the columns query and item.
     """
     rows = _vectors(items)
-    return Quarry(rows if queries is None else _vectors(queries), rows, _pairs(Path(pairs)))
+    asked, (found, where) = rows if queries is None else _vectors(queries), _pairs(Path(pairs))
+    for column, name, many in ((0, "query", len(asked)), (1, "item", len(rows))):
+        wrong = ((found[:, column] < 0) | (found[:, column] >= many)).nonzero().flatten().tolist()
+        if wrong:
+            raise BadData(
+                f"{where(wrong[0])}: {name} {int(found[wrong[0], column])} is none of the {many:,} rows of vectors, "
+                f"counted from 0 ({len(wrong):,} such pairs). Name rows that are there."
+            )
+    return Quarry(asked, rows, found)
 
 
 def _vectors(path: str | Path) -> Tensor:
     rows = torch.from_numpy(np.array(matrix(path), np.float32))
+    if not rows.numel():
+        raise BadData(f"{path} holds no vectors: its shape is {list(rows.shape)}.")
     wrong = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
     if wrong:
         raise BadData(f"{path}: row {wrong[0]} holds NaN or infinity ({len(wrong)} rows do). Leave such rows out.")
     return rows
 
 
-def _pairs(path: Path) -> Tensor:
+def _pairs(path: Path) -> tuple[Tensor, Callable[[int], str]]:
+    """Pairs [P, 2], and where in the file each of them stands."""
     file = existing_file(path)
     if file.suffix in (".npy", ".npz"):
         arrays = open_arrays(file)
         found = next(iter(arrays.values())) if arrays else np.empty(0)
         if found.ndim != 2 or found.shape[1] != 2 or found.dtype.kind not in "iu":
             raise BadData(f"{file}: pairs must be whole numbers [P, 2], and these are {found.dtype} {found.shape}.")
-        return torch.from_numpy(np.array(found, np.int64))
+        return torch.from_numpy(np.array(found, np.int64)), lambda row: f"{file}, row {row}"
     if file.suffix not in (".csv", ".tsv", ".parquet"):
         raise BadOption(f"--pairs {file}: the ending must be one of .npy, .csv, .tsv, .parquet.")
     table = FrameTable.parquet(file) if file.suffix == ".parquet" else TextTable.open(file, guess_separator(file))
     log = read_numbered(table, columns_of(table, {"user": "query", "item": "item"}, "number"), file.name)
-    return torch.stack([torch.from_numpy(np.array(x, np.int64)) for x in (log.users, log.items)], 1)
+    numbers = torch.stack([torch.from_numpy(np.array(x, np.int64)) for x in (log.users, log.items)], 1)
+    return numbers, lambda row: log.where(int(log.rows[row]))

@@ -29,7 +29,7 @@ def _reader(layer: Tensor) -> RowsOf:
 
 def hardest(query: Tensor, layers: Sequence[Tensor], ids: Tensor, count: int) -> Tensor:
     """In each layer [I, D] the best of every `count`-th part of the candidates ids [B, count M]: [B, count, L]."""
-    groups, found = ids.view(len(ids), count, -1), []
+    groups, found = ids.view(len(ids), count, ids.shape[1] // count), []
     for layer in layers:
         scores = kernels.candidate_scores(query, layer, ids).view_as(groups)
         found.append(groups.gather(2, scores.argmax(2, keepdim=True)))

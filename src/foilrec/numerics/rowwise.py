@@ -82,5 +82,5 @@ def group_log_mean(logits: Tensor, groups: Tensor) -> Tensor:
         0, place, logits.detach(), "amax"
     )
     sums = torch.zeros_like(most).index_add(0, place, (logits - most[place]).exp())
-    means: Tensor = sums.log() + most - counts.log()
+    means: Tensor = sums.log() + most - counts.to(logits.dtype).log()
     return means[place]

@@ -30,6 +30,8 @@ def reader_of(source: Any) -> tuple[str, dict[str, Any]]:
 
     if hasattr(source, "columns"):
         return "table", {"frame": source}
+    if not isinstance(source, str | Path):
+        raise BadData(f"A data set is a path, the name of a reader or a data frame, not {type(source).__name__}.")
     if isinstance(source, str) and source in parts.names("dataset"):
         return source, {}
     if isinstance(source, str) and not Path(source).exists() and Path(source).name == source and "." not in source:

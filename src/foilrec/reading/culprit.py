@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,8 @@ def _lines(path: Path) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            if number == 1 and line.startswith(b"\x1f\x8b"):
+                raise BadData(f"{path} is packed by gzip: unpack it, or call it {path.name}.gz.") from error
             raise BadData(
                 f"{path}, line {number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is "
                 "not UTF-8. Save the file as UTF-8."
@@ -133,7 +136,7 @@ def fault(text: str, kind: str) -> str:
     if kind == "id":
         return "is no id" if not text else ""
     if kind == "float":
-        return "" if _FLOAT.fullmatch(text) else "is not a finite number"
+        return "" if _FLOAT.fullmatch(text) and math.isfinite(float(text)) else "is not a finite number"
     if not _INTEGER.fullmatch(text):
         return "is not a whole number"
     if kind == "label":

@@ -11,6 +11,8 @@ def existing_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise BadData(f"{path} is a folder, and a file is needed: name the file inside it.")
+    if path.exists() and not path.is_file():
+        raise BadData(f"{path} is neither a file nor a folder (a device or a pipe): write it to a file first.")
     if not path.is_file():
         raise _absent(path, "file")
     return path

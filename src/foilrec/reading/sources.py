@@ -32,6 +32,12 @@ def columns_of(
 
     chosen: the names are options of the reader, called as the roles are.
     """
+    taken: dict[str, str] = {}
+    for role, name in names.items():
+        if name is not None and taken.setdefault(name, role) != role:
+            raise BadData(
+                f"Column {name!r} is named twice, for {_WHAT[taken[name]]} and for {_WHAT[role]}: each needs its own."
+            )
     kinds: dict[str, Any] = {"user": ids, "item": ids, "label": "label"}
     return [
         Column(role, name, table.position(name, _WHAT[role] + f", option {role}" * chosen), kinds.get(role, "float"))

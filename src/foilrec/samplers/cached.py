@@ -74,7 +74,7 @@ class Cached(Sampler):
     def _ask(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         if self.inner is not None:
             self.inner.seed = self.seed
-            return self.inner(tables, batch, query)  # type: ignore[no-any-return]
+            return self.inner(tables, batch, query)
         free = self.data.n_items - self.data.seen.on(batch.users.device).counts[batch.users]
         return Negatives(ids=self.unseen(batch, 1), log_q=-free.to(query.dtype).log()[:, None])
 
