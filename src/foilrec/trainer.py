@@ -162,16 +162,21 @@ class Trainer:
         turns = _turns(sampler)
         for step, (turn, rows) in enumerate(product(turns, steps), 1):
             batch = data.batch(rows, number, seed=self.seed, history=model.history)
-            total += self._step(batch.to(device), turn).double().cpu() * len(rows)
+            try:
+                total += self._step(batch.to(device), turn).double().cpu() * len(rows)
+            except RunBroken:
+                if total.isfinite():
+                    raise
+                break  # the loss was lost before, as is told below
             if self.on_step is not None:
                 self.on_step(step, len(turns) * len(steps))
-        model.end_epoch(number)
         mean = float(total) / sum(map(len, steps))
         if mean != mean or abs(mean) == float("inf"):
             raise RunBroken(
                 f"The loss became {mean} in epoch {number}: lower optimizer.lr, or look at the features "
                 "with `foilrec data validate`."
             )
+        model.end_epoch(number)
         return mean
 
     def _step(self, batch: Batch, turn: Turn = "both") -> Tensor:

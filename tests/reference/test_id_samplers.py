@@ -290,7 +290,7 @@ def test_a_recipe_with_a_list_of_parts_is_written_and_read_again(world: Data, tm
 def test_a_recipe_says_what_is_wrong_with_a_list_of_parts(world: Data) -> None:
     with pytest.raises(BadOption, match="has no option 'pol'"):
         parts.build("sampler", "mixed", world, parts=[{"name": "dns", "pol": 3}])
-    with pytest.raises(BadOption, match="cannot be"):
+    with pytest.raises(BadOption, match="a part without its name"):
         parts.build("sampler", "mixed", world, parts=[{"pool": 3}])
     with pytest.raises(BadOption, match="cannot be"):
         parts.build("sampler", "mixed", world, parts={"name": "dns"})
