@@ -13,7 +13,7 @@ LAYERED = ("dens", "mixgcf")  # samplers that choose layer by layer
 CHOSEN = {"dns": {"pool": 32}}
 
 
-def epoch(data: Data, model: Backbone, sampler: Sampler, steps: int = 15) -> Timing:
+def epoch(data: Data, model: Backbone, sampler: Sampler) -> Timing:
     """An epoch scaled from some steps, what begins it included."""
     objective = Objective(model, sampler, parts.build("loss", "bpr")).train()
     adam = parts.build("optimizer", "adam", objective.parameters())
@@ -28,7 +28,7 @@ def epoch(data: Data, model: Backbone, sampler: Sampler, steps: int = 15) -> Tim
 
     begin()
     fixed = timed(begin)
-    run = training.per_epoch(step, data.batches(training.BATCH, 0, 1), data, steps=steps)
+    run = training.per_epoch(step, data.batches(training.BATCH, 0, 1), data)
     return Timing(fixed.cpu + run.cpu, fixed.wall + run.wall)
 
 
