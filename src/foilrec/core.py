@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec.data import Batch, Data
-from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.numerics import streams
+from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
+from foilrec.numerics import shapes, streams
 from foilrec.numerics.angles import cosine
 from foilrec.numerics.memory import must_fit
-from foilrec.numerics.shapes import must_be_query, must_be_scores, must_be_tables
 
 __all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 
@@ -259,9 +258,13 @@ class Sampler(nn.Module):
 
     def __call__(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """forward, once what it is handed is as it must be: compiled loops look at no shapes."""
-        must_be_query(query, len(batch))
-        if type(tables) is Tables:  # those of a backbone's own kind may not be made yet
-            must_be_tables(tables.items, query, self.data.n_items)
+        wrong = shapes.wrong_query(query, len(batch))
+        if not wrong and type(tables) is Tables:  # those of a backbone's own kind may not be made yet
+            wrong = shapes.wrong_tables(tables.items, query, self.data.n_items)
+        if wrong:
+            raise BadOption(wrong)
+        if lost := shapes.lost_rows(query):
+            raise RunBroken(lost)
         made: Negatives = super().__call__(tables, batch, query)
         return made
 
@@ -308,7 +311,8 @@ class Loss(nn.Module):
 
     def __call__(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
         """forward, once the scores are as they must be: of other shapes they would spread into another loss."""
-        must_be_scores(positive, negative)
+        if wrong := shapes.wrong_scores(positive, negative):
+            raise BadOption(wrong)
         made: Tensor = super().__call__(positive, negative, negatives)
         return made
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foilrec.errors import BadData, BadOption, PartsDoNotFit, some
 from foilrec.numerics import kernels, streams
-from foilrec.numerics.shapes import must_be_ids
+from foilrec.numerics.shapes import wrong_ids
 from foilrec.sequences import Histories, Past
 
 
@@ -34,7 +34,8 @@ class Batch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        must_be_ids(users=self.users, positives=self.positives, rows=self.rows)
+        if wrong := wrong_ids(users=self.users, positives=self.positives, rows=self.rows):
+            raise BadOption(wrong)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -166,9 +167,8 @@ class Features:
 
     def has(self, ids: Tensor) -> Tensor:
         """Whether each item has the modality: ids [...] -> bool [...]."""
-        if self.present is None:
-            return torch.ones_like(ids, dtype=torch.bool)
-        return self.present.to(ids.device)[ids]
+        everyone = torch.ones_like(ids, dtype=torch.bool)
+        return everyone if self.present is None else self.present.to(ids.device)[ids]
 
     def digest(self) -> bytes:
         """A digest of the rows; rows computed when asked for bring their own, in an attribute `digest`: what
