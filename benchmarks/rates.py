@@ -31,15 +31,18 @@ ROWS = (
 
 
 def line(run: Run) -> dict[str, Any]:
-    """What is kept of a run: what selected its epoch, and nothing of the test set."""
+    """What is kept of a run: what selected its epoch, nothing of the test set, and whether it was stopped early."""
+    select, epochs = run.recipe.train.select, run.epochs()
+    best = max(epoch["valid"][select] for epoch in epochs if epoch["valid"])
     return {
         "recipe": run.recipe.name,
         "rate": run.recipe.optimizer.options["lr"],
         "seed": run.recipe.seed,
         "fingerprint": run.about["data"]["fingerprint"],
-        "valid": run.scores["valid"][run.recipe.train.select],
-        "epochs": run.scores["epochs"],
-        "cpu_seconds": run.scores["cpu_seconds"],
+        "valid": best,
+        "epochs": len(epochs),
+        "cpu_seconds": sum(epoch["cpu_seconds"] for epoch in epochs),
+        "stopped": not run.finished,
     }
 
 
@@ -53,7 +56,9 @@ def work(name: str, rate: float) -> None:
     """Trains one row at one rate, unless another process has it in hand or it is known."""
     folder = RUNS / f"{name}-{rate:g}"
     claim = folder.with_suffix(f"{folder.suffix}.claim")
-    if (name, rate) in known() or (claim.exists() and _alive(int(claim.read_text()))):
+    if not known().get((name, rate), {"stopped": True}).get("stopped", False) or (
+        claim.exists() and _alive(int(claim.read_text()))
+    ):
         return
     claim.parent.mkdir(parents=True, exist_ok=True)
     claim.write_text(str(os.getpid()))
@@ -76,7 +81,7 @@ def write() -> None:
     every = known()
     for folder in sorted(path for path in RUNS.glob("*") if (path / "recipe.toml").is_file()):
         run = Run(folder)
-        if run.finished:
+        if run.epochs():
             found = line(run)
             every[found["recipe"], found["rate"]] = found
     LINES.write_text("".join(json.dumps(every[key]) + "\n" for key in sorted(every)), encoding="utf-8")

@@ -224,11 +224,15 @@ def chances() -> str:
     body = ""
     for name in names:
         own = float(Recipe.load(Path("recipes") / f"{name}.toml").optimizer.options["lr"])
-        values = {rate: found[name, rate]["valid"] for rate in rates.RATES if (name, rate) in found}
-        cells = [f"{values[rate]:.4f}" if rate in values else "" for rate in rates.RATES]
-        seconds = sum(found[name, rate]["cpu_seconds"] for rate in values)
+        tried = {rate: found[name, rate] for rate in rates.RATES if (name, rate) in found}
+        cells = [_tried(tried[rate]) if rate in tried else "" for rate in rates.RATES]
+        seconds = sum(one["cpu_seconds"] for one in tried.values())
         body += f"| {name} | {' | '.join(cells)} | {own:g} | {seconds:.0f} |\n"
     return CHANCES + body if body else ""
+
+
+def _tried(one: dict[str, Any]) -> str:
+    return f"{one['valid']:.4f}" + (f" (stopped at epoch {one['epochs']})" if one.get("stopped") else "")
 
 
 def write_samplers() -> None:
