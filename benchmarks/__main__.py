@@ -46,7 +46,8 @@ HEAD = """# Speed
 Written by `make bench`: CPU and wall seconds on one thread, ours beside the usual form in one process, on made-up data
 of Baby's size (19,445 users, 7,050 items, features of 4,096 and 384 dimensions) unless a row says otherwise. The usual
 form (`benchmarks/usual.py`) is our own writing of what toolboxes do: trainable feature tables, dense unfused Adam, the
-whole catalogue projected at each step, COO products, negatives and hits in Python. A bar is the least ratio aimed at; a
+whole catalogue projected at each step, COO products, negatives and hits in Python. Training is timed once
+warm, the least of four rounds of either form. A bar is the least ratio aimed at; a
 row below its bar falls short. Rows of one kind (training, steps, lattice, ranking, negatives, footprint) are of one
 run, the last. Machine: {machine}.
 

@@ -13,17 +13,19 @@ METRICS = ("recall@10", "recall@20", "ndcg@10")
 
 
 def keep(run: Run) -> Path:
-    """Writes recipe, scores, what is known of the data, and each user's values of a few metrics."""
+    """Writes recipe, scores, what is known of the data, and each user's values of a few metrics.
+
+    Users are counted in the order of the run, which is the same for all runs on the same data: no raw id is kept.
+    """
     folder = KEPT / f"{run.recipe.name}-s{run.recipe.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("recipe.toml", "scores.json"):
         shutil.copy(run.folder / name, folder / name)
     about = {key: value for key, value in run.about.items() if key != "folder"}
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    users = pl.read_parquet(run.folder / "users.parquet").select("user", *METRICS)
-    users.with_columns(pl.col(METRICS).cast(pl.Float32)).write_parquet(
-        folder / "users.parquet", compression="zstd", compression_level=19
-    )
+    values = pl.read_parquet(run.folder / "users.parquet").select(pl.col(METRICS).cast(pl.Float32))
+    users = values.with_row_index("user").with_columns(pl.col("user").cast(pl.Int64))
+    users.write_parquet(folder / "users.parquet", compression="zstd", compression_level=19)
     return folder
 
 

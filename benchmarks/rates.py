@@ -6,10 +6,10 @@ benchmarks.tables prints it. Finished runs are not done again; several processes
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from foilrec.errors import RunBroken
 from foilrec.recipe import Recipe
 from foilrec.run import Run
 from foilrec.stretch import train
@@ -53,31 +53,22 @@ def known() -> dict[tuple[str, float], dict[str, Any]]:
 
 
 def work(name: str, rate: float) -> None:
-    """Trains one row at one rate, unless another process has it in hand or it is known."""
-    folder = RUNS / f"{name}-{rate:g}"
-    claim = folder.with_suffix(f"{folder.suffix}.claim")
-    if not known().get((name, rate), {"stopped": True}).get("stopped", False) or (
-        claim.exists() and _alive(int(claim.read_text()))
-    ):
+    """Trains one row at one rate to its end, unless that is done or another process is at it."""
+    folder, told = RUNS / f"{name}-{rate:g}", known().get((name, rate))
+    if told is not None and not told.get("stopped"):
         return
-    claim.parent.mkdir(parents=True, exist_ok=True)
-    claim.write_text(str(os.getpid()))
     recipe = Recipe.load(Path("recipes") / f"{name}.toml", ["seed=0", f"optimizer.lr={rate:g}"])
-    found = line(train(recipe, folder, resume=(folder / "recipe.toml").is_file()))
+    try:
+        found = line(train(recipe, folder, resume=(folder / "recipe.toml").is_file()))
+    except RunBroken as error:
+        print(f"{name} at {rate:g}: {error}", flush=True)
+        return
     print(f"{name} at {rate:g}: {found['valid']:.4f}", flush=True)
     write()
 
 
-def _alive(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def write() -> None:
-    """The lines of the finished runs, beside those that are there already."""
+    """The lines of the runs that are here, beside those that are there already."""
     every = known()
     for folder in sorted(path for path in RUNS.glob("*") if (path / "recipe.toml").is_file()):
         run = Run(folder)

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from commands import Command
 from foilrec import parts
 from foilrec.core import Data
 from foilrec.errors import OutOfMemory
@@ -42,3 +43,14 @@ def test_nobody_looks_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.must_fit("a small thing", memory.LARGE - 1, "lower it")
     with pytest.raises(OutOfMemory, match=r"a large thing would take 1.0 GB, and 0.0 GB are free: lower it\."):
         memory.must_fit("a large thing", memory.LARGE, "lower it")
+
+
+def test_memory_that_runs_out_all_the_same_is_told_in_words(foilrec: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr("foilrec.demonstration.demonstrate", fail)
+    said = foilrec("demo")
+    assert said.code == 2
+    assert "memory ran out" in said.err
+    assert "lower the batch" in said.err

@@ -39,8 +39,11 @@ class Mixed(Sampler):
     def __init__(self, data: Data, *, parts: Sequence[Sampler], shares: tuple[float, ...] = ()) -> None:
         super().__init__(data)
         fair = bool(parts) and len(shares) in (0, len(parts)) and all(share > 0 for share in shares)
-        must_hold("mixed", parts=(len(parts), bool(parts), "one sampler or more, a list of tables with a name each"))
-        must_hold("mixed", shares=(shares, fair, f"numbers above 0, one for each of {len(parts)} parts"))
+        must_hold(
+            "mixed",
+            parts=(len(parts), bool(parts), "one sampler or more, a list of tables with a name each"),
+            shares=(shares, fair, f"numbers above 0, one for each of {len(parts)} parts"),
+        )
         self.parts = nn.ModuleList(parts)
         self.shares = tuple(share / sum(shares) for share in shares)
         self.log_q_is = WAYS[max(WAYS.index(part.log_q_is) for part in parts)]
