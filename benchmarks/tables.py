@@ -198,7 +198,7 @@ def write() -> None:
         if LINES.is_file()
         else {}
     )
-    for folder in sorted(RUNS.glob("*")):
+    for folder in sorted(path.parent for path in RUNS.glob("*/recipe.toml")):
         run = Run(folder)
         if run.finished:
             known[run.recipe.name, run.recipe.seed] = line(run)

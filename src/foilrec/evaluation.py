@@ -15,6 +15,7 @@ from foilrec.data import SeenIndex
 from foilrec.errors import BadOption, RunBroken, did_you_mean
 from foilrec.measures.metrics import LISTS, METRICS, recommended
 from foilrec.numerics import kernels
+from foilrec.numerics.products import panel
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,7 +121,7 @@ def _blocks(
     """
     dtype = torch.promote_types(tables.items.dtype, torch.float32)
     device, items = tables.items.device, tables.items.T.to(dtype).contiguous()
-    peak, room = _peak(items, "item") * len(items), max(16, block // (4 * items.shape[1]))
+    peak, room = _peak(items, "item") * len(items), panel(max(16, block // (4 * items.shape[1])), device)
     buffer = torch.empty(min(room, len(users)), items.shape[1], dtype=dtype, device=device)
     for rows in users.split(room):
         query = model.query(tables, model.data.ask(rows, model.history, known).to(device)).to(dtype)

@@ -137,6 +137,29 @@ def test_numbers_and_gradients_are_those_of_the_dense_form(
         assert torch.allclose(parameter.grad.double(), gradient, atol=2e-5, rtol=1e-3), name
 
 
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_later_step_walks_the_same_graph_without_training_it(
+    options: dict[str, Any], world: Data, patchy: Data
+) -> None:
+    for data in (world, patchy):
+        model = make(data, **options).train()
+        model.begin_epoch(0)
+        model.propagate().items.sum().backward()
+        model.zero_grad()
+        batch, negatives = batch_of(data)
+        tables = model.propagate()
+        users, items, leaves = slow(model, data, options.get("interactions") == "row", options.get("hops", 1))
+        ids = torch.cat([batch.positives[:, None], negatives.ids], 1)
+        mine, theirs = (tables.user_rows(batch.users), tables.item_rows(ids)), (users[batch.users], items[ids])
+        for u, i in (mine, theirs):
+            (u[:, None] * i).sum(2).sigmoid().sum().backward()
+        for name in ("users.weight", "ids.weight"):
+            mine, theirs = model.get_parameter(name).grad, leaves[name].grad
+            assert torch.allclose(mine.double(), theirs, atol=2e-5, rtol=1e-3), name
+        assert all(parameter.grad is None for parameter in model.alike.parameters())
+
+
 def test_ego_is_h_before_its_length_is_made_one(world: Data) -> None:
     model = make(world)
     inner = {n: p.detach().double() for n, p in model.alike.named_parameters()}
@@ -153,7 +176,7 @@ def test_an_item_without_any_modality_has_only_itself(patchy: Data) -> None:
     model = make(patchy).eval()
     assert torch.allclose(model.ego()[5], model.ids.weight[5], atol=1e-6)
     built = model.alike.now()
-    weights = torch.zeros(60, 60).scatter_add_(1, built.edges.ids, built.weights)
+    weights = torch.zeros(60, 60).scatter_add_(1, built.edges.ids, built.matrix.by_rows()[2].view(60, -1))
     assert int((weights[5] != 0).sum()) == 1
     assert not weights[torch.arange(60) != 5, 5].any(), "nobody's neighbour"
 

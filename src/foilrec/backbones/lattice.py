@@ -1,21 +1,26 @@
 """LATTICE: an item graph that is learned from features, exact and sparse, beside the user-item graph."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
-from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
+from foilrec.core import Backbone, Batch, Data, Negatives, RowsOf, Tables, batch_rows
 from foilrec.errors import at_least, must_hold
 from foilrec.faithful import promise
-from foilrec.graphs.edges import Edges
+from foilrec.graphs.edges import Fixed
 from foilrec.graphs.learned import Built, ItemGraph
 from foilrec.graphs.nearest import Search
 from foilrec.graphs.sparse import Graph, interaction_graph
-from foilrec.graphs.walks import Walk
+from foilrec.graphs.walks import Steps, Walk, some_rows
+from foilrec.numerics.kernels import Rows
 from foilrec.tables.embeddings import Init, l2_loss, table
 from foilrec.tables.late import LateTables
+
+Hop = Callable[[Tensor], Tensor]  # [I, D] -> [I, D] over the item graph
 
 
 class LATTICE(Backbone):
@@ -81,12 +86,12 @@ class LATTICE(Backbone):
         promise("lattice", faithful, chosen)
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.hops, self.l2_reg, self.reg_batch = layers, hops, l2_reg, reg_batch
-        self.outputs, self.every, self.row = penalise == "outputs", graph_gradient == "every", interactions == "row"
+        self.outputs, self.every = penalise == "outputs", graph_gradient == "every"
         self.alike = ItemGraph(
             data, neighbours, skip, feature_dim, search, clamp=clamp, each=normalise == "each", train=train_features
         )
-        self.graph = None if self.row else interaction_graph(data.train, data.n_users, data.n_items)
-        self.hop = RowHop(data) if self.row else None
+        row = interactions == "row"
+        self.graph = RowGraph(data) if row else interaction_graph(data.train, data.n_users, data.n_items)
         self._built: Built | None = None
         self._trained = False  # whether a batch of this epoch has trained the item graph
 
@@ -100,26 +105,28 @@ class LATTICE(Backbone):
 
     def ego(self) -> Tensor:
         """h = S^hops Q, [I, D], before it is made of length 1."""
-        edges, weights = self._item_graph()
+        return self._semantic(self._item_graph(), self.hops)
+
+    def _semantic(self, hop: Hop, hops: int) -> Tensor:
         h = self.ids.weight
-        for _ in range(self.hops):
-            h = edges(weights, h)
+        for _ in range(hops):
+            h = hop(h)
         return h
 
-    def _item_graph(self) -> tuple[Edges, Tensor]:
-        """Edges and weights: those of the epoch in training, with gradient where it flows; else as parameters are."""
+    def _item_graph(self) -> Hop:
+        """A hop on the graph of the epoch in training, with gradient where it flows; else as parameters are."""
         if not self.training or self._built is None:
             built = self.alike.now()
             if not self.training:
-                return built.edges, built.weights
+                return built.matrix
             self._built = built
         built = self._built
         if not torch.is_grad_enabled() or (self._trained and not self.every):
-            return built.edges, built.weights
+            return built.matrix
         weights = self.alike.weights(built.learned)
         if weights.requires_grad:
             weights.register_hook(self._arrived)
-        return built.edges, weights
+        return partial(built.edges, weights)
 
     def _arrived(self, gradient: Tensor) -> None:
         self._trained = True
@@ -127,28 +134,33 @@ class LATTICE(Backbone):
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """Both graphs; `inputs` replaces Q on the user side."""
         users, items = self.users.weight, self.ids.weight if inputs is None else inputs
-        h = normalize(self.ego(), dim=1)
-        if self.graph is not None and self.training and Walk.pays(self.graph, self.layers):
-            walk = Walk(self.graph, users, items, self.layers)
-            return LateTables(
-                lambda: self._smooth(users, items, h),
-                walk.users,
-                lambda ids: walk.items(ids) + embedding(ids, h),
-                lambda: walk.every_item() + h,
-            )
-        users, items = self._smooth(users, items, h)
-        return Tables(items=items, users=users)
+        hop = self._item_graph()
+        if not (self.training and Walk.pays(self.graph, self.layers)):
+            users, items = self._smooth(users, items, self._unit(hop))
+            return Tables(items=items, users=users)
+        steps = self.graph.steps() if isinstance(self.graph, RowGraph) else self.graph
+        walk, beside = Walk(steps, users, items, self.layers), self._unit_rows(hop)
+        return LateTables(
+            lambda: self._smooth(users, items, self._unit(hop)),
+            walk.users,
+            lambda ids: walk.items(ids) + beside(ids),
+            lambda: walk.every_item() + self._unit(hop),
+        )
+
+    def _unit(self, hop: Hop) -> Tensor:
+        return normalize(self._semantic(hop, self.hops), dim=1)
+
+    def _unit_rows(self, hop: Hop) -> RowsOf:
+        """Rows of h / |h|, with no more of the last hop than is asked for where the graph is not being trained."""
+        if not (isinstance(hop, Fixed) and self.hops):
+            whole = self._unit(hop)
+            return lambda ids: embedding(ids, whole)
+        before = self._semantic(hop, self.hops - 1)
+        return lambda ids: normalize(some_rows(hop, before, ids), dim=-1)
 
     def _smooth(self, users: Tensor, items: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        if self.graph is not None:
-            users, items = self.graph.smooth(users, items, self.layers)
-            return users, items + h
-        assert self.hop is not None
-        every = [(users, items)]
-        for _ in range(self.layers):
-            every.append(self.hop(*every[-1]))
-        of_users, of_items = (torch.stack(side).mean(0) for side in zip(*every, strict=True))
-        return of_users, of_items + h
+        users, items = self.graph.smooth(users, items, self.layers)
+        return users, items + h
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
         """The penalty on the rows of users, positives and negatives: half their squares over the batch."""
@@ -163,8 +175,8 @@ class LATTICE(Backbone):
         return self.l2_reg * scale * l2_loss(*rows)
 
 
-class RowHop(nn.Module):
-    """One step over D^-1 (A + 1), the user-item graph with self loops whose rows sum to 1."""
+class RowGraph(nn.Module):
+    """D^-1 (A + 1): the user-item graph with self loops whose rows sum to 1."""
 
     alone_users: Tensor
     alone_items: Tensor
@@ -181,6 +193,20 @@ class RowHop(nn.Module):
         self.register_buffer("alone_users", shares[0][:, None], persistent=False)
         self.register_buffer("alone_items", shares[1][:, None], persistent=False)
 
-    def forward(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Both tables a layer on."""
-        return self.there(items) + self.alone_users * users, self.back(users) + self.alone_items * items
+    def by_rows(self, *, turned: bool = False) -> Rows:
+        """What users hear of items, or its transpose."""
+        return self.there.by_rows(turned=turned)
+
+    def steps(self) -> Steps:
+        """A hop, for a walk."""
+        into, turned = ((self.there.by_rows(turned=t), self.back.by_rows(turned=t)) for t in (False, True))
+        return Steps(into, turned, (self.alone_users, self.alone_items))
+
+    def smooth(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """The mean of layers 0 .. layers of both tables, with gradient."""
+        every = [(users, items)]
+        for _ in range(layers):
+            u, i = every[-1]
+            every.append((self.there(i) + self.alone_users * u, self.back(u) + self.alone_items * i))
+        of_users, of_items = (torch.stack(side).mean(0) for side in zip(*every, strict=True))
+        return of_users, of_items

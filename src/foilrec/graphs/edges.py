@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foilrec.graphs.sparse import product
 from foilrec.numerics import kernels
 from foilrec.numerics.kernels import Rows
 
@@ -56,6 +57,21 @@ class Edges(nn.Module):
         """x_i . x_j along every edge, with gradient: x [I, D] -> [I, k]."""
         dots: Tensor = _Dots.apply(x, self)  # type: ignore[no-untyped-call]
         return dots
+
+
+class Fixed:
+    """Edges with weights [I, k] that stay: a matrix by rows, and its transpose; `fixed(x)` has gradient for x."""
+
+    def __init__(self, edges: Edges, weights: Tensor) -> None:
+        self._straight, self._turned = edges.by_rows(weights), edges.by_rows(weights, turned=True)
+
+    def by_rows(self, *, turned: bool = False) -> Rows:
+        """The entries by rows, of the matrix or of its transpose."""
+        return self._turned if turned else self._straight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The matrix times x [I, D]: [I, D]."""
+        return product(self, x)
 
 
 class _Product(torch.autograd.Function):

@@ -10,17 +10,17 @@ from torch.nn.functional import normalize
 
 from foilrec.data import Data
 from foilrec.errors import PartsDoNotFit
-from foilrec.graphs.edges import Edges, normalised
+from foilrec.graphs.edges import Edges, Fixed, normalised
 from foilrec.graphs.nearest import Search, nearest, neighbours
 
 
 @dataclass
 class Built:
-    """The item graph as the parameters have it: learned edges by modality, all edges, their weights [I, K]."""
+    """The item graph as the parameters have it: learned edges by modality, all edges, and those with their weights."""
 
     learned: Sequence[Edges]
     edges: Edges
-    weights: Tensor
+    matrix: Fixed
 
 
 class ItemGraph(nn.Module):
@@ -93,7 +93,7 @@ class ItemGraph(nn.Module):
         rows = self.content[name].weight if name in self.content else self.features[name].all().to(self.mix.device)
         return normalize(self.transforms[name](rows), dim=1)
 
-    def weights(self, learned: Sequence[Edges]) -> Tensor:
+    def weights(self, learned: Sequence[Edges], projected: Sequence[Tensor] = ()) -> Tensor:
         """The weights of all edges, frozen ones before learned ones, with gradient: [I, K]."""
         shares = self.shares()
         widths = torch.tensor(self.widths, device=shares.device)
@@ -102,7 +102,7 @@ class ItemGraph(nn.Module):
             return frozen
         parts = []
         for m, (name, edges) in enumerate(zip(self.transforms, learned, strict=True)):
-            kept = self._kept(edges.ids, edges.dot(self.projected(name)), m)
+            kept = self._kept(edges.ids, edges.dot(projected[m] if projected else self.projected(name)), m)
             parts.append((normalised(edges.ids, kept) if self.each else kept) * shares[:, m : m + 1])
         mixed = torch.cat(parts, 1)
         if not self.each:
@@ -116,11 +116,12 @@ class ItemGraph(nn.Module):
         for parameter in self.parameters():
             digest.update(parameter.detach().cpu().contiguous().numpy().data)
         if self._known is None or self._known[0] != digest.digest():
-            learned = [self._search(name, m) for m, name in enumerate(self.transforms)]
+            projected = [self.projected(name) for name in self.transforms]
+            learned = [self._search(rows, m) for m, rows in enumerate(projected)]
             edges = Edges(torch.cat([self.frozen_ids, *(edges.ids for edges in learned)], 1))
-            self._known = digest.digest(), Built(learned, edges, self.weights(learned))
+            self._known = digest.digest(), Built(learned, edges, Fixed(edges, self.weights(learned, projected)))
         return self._known[1]
 
-    def _search(self, name: str, m: int) -> Edges:
+    def _search(self, projected: Tensor, m: int) -> Edges:
         here = self.has[:, m]
-        return Edges(nearest(self.projected(name), self.k, None if bool(here.all()) else here, self.search)[0])
+        return Edges(nearest(projected, self.k, None if bool(here.all()) else here, self.search)[0])

@@ -1,7 +1,7 @@
 """Sparse graphs that backbones walk on: a matrix by rows, its transpose, and products that carry gradients."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,21 @@ from torch.nn.functional import normalize
 
 from foilrec.numerics import kernels
 from foilrec.numerics.kernels import Rows
+from foilrec.numerics.products import panel
+
+
+class Matrix(Protocol):
+    """A sparse matrix that is given by rows."""
+
+    def by_rows(self, *, turned: bool = False) -> Rows:
+        """The entries of the matrix, or of its transpose."""
+        ...
+
+
+def product(matrix: Matrix, x: Tensor, *, turned: bool = False) -> Tensor:
+    """A x, or A^T x, with gradient for x: A [n, m] and x [m, D] -> [n, D]."""
+    made: Tensor = _Product.apply(x, matrix, turned)  # type: ignore[no-untyped-call]
+    return made
 
 
 class Graph(nn.Module):
@@ -36,13 +51,11 @@ class Graph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A x, [n, D]."""
-        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-        return product
+        return product(self, x)
 
     def turn(self, x: Tensor) -> Tensor:
         """A^T x for x [n, D]: [m, D]."""
-        product: Tensor = _Product.apply(x, self, True)  # type: ignore[no-untyped-call]
-        return product
+        return product(self, x, turned=True)
 
     def smooth(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         """LightGCN's propagation when A is the normalised user-item matrix: the mean of layers 0 .. layers.
@@ -66,13 +79,13 @@ def by_rows(rows: Tensor, columns: Tensor, values: Tensor, n: int) -> Rows:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: "Graph", turned: bool = False) -> Tensor:
-        ctx.graph, ctx.turned = graph, turned
-        return kernels.multiply(graph.by_rows(turned=turned), x)
+    def forward(ctx: Any, x: Tensor, matrix: Matrix, turned: bool) -> Tensor:
+        ctx.matrix, ctx.turned = matrix, turned
+        return kernels.multiply(matrix.by_rows(turned=turned), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        rows = ctx.graph.by_rows(turned=not ctx.turned)
+        rows = ctx.matrix.by_rows(turned=not ctx.turned)
         return kernels.multiply(rows, gradients[0]), None, None
 
 
@@ -147,9 +160,10 @@ def nearest_pairs(
     n, device = len(features), features.device
     k = min(k, n if present is None else max(1, int(present.sum())))
     unit = normalize(features.float(), dim=1)
-    blocks, found = torch.arange(n, device=device).split(max(1, block // (4 * n))), []
+    room, found = panel(block // (4 * n), device), []
+    blocks, buffer = torch.arange(n, device=device).split(room), unit.new_empty(room, n)
     for done, rows in enumerate(blocks, 1):
-        cosines = unit[rows] @ unit.T
+        cosines = torch.mm(unit[rows], unit.T, out=buffer[: len(rows)])
         if present is not None:
             cosines[:, ~present] = torch.nan  # left out of the ranking
         cosines[torch.arange(len(rows), device=device), rows] = 2.0  # itself first, whatever its twins

@@ -1,41 +1,85 @@
 """LightGCN's propagation for the rows that a step needs: the last hop is walked for them alone."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from foilrec.graphs.sparse import Graph
+from foilrec.graphs.sparse import Graph, Matrix
 from foilrec.numerics import kernels
+from foilrec.numerics.kernels import Rows
 from foilrec.numerics.rows import add_rows, sum_rows
 
 USERS, ITEMS = 0, 1
 
 
-class Walk:
-    """Rows of graph.smooth(users, items, layers), worked out when they are asked for, with gradient.
+@dataclass(frozen=True)
+class Steps:
+    """One hop of a walk between users and items: x_side <- into[side] x_other + alone[side] * x_side.
 
-    users(ids) and items(ids) give [..., D]. Beside it, items may get rows of another product: beside (others), a
-    matrix [m, m] times [m, D]. The gradients of all rows are added up and walk back through the graph once, however
-    often rows were asked for. The whole tables are cheaper from graph.smooth.
+    into: matrices [U, I] and [I, U] by rows; turned: their transposes. alone: [U, 1] and [I, 1], or None for nothing.
+    """
+
+    into: tuple[Rows, Rows]
+    turned: tuple[Rows, Rows]
+    alone: tuple[Tensor, Tensor] | None = None
+
+    @staticmethod
+    def of(graph: Graph) -> "Steps":
+        """Those of LightGCN, whose two matrices are one another's transposes."""
+        there, back = graph.by_rows(), graph.by_rows(turned=True)
+        return Steps((there, back), (back, there))
+
+    def hop(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Both tables a hop on."""
+        return self._kept(users, items, kernels.multiply(self.into[0], items), kernels.multiply(self.into[1], users))
+
+    def back(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of both tables a hop back."""
+        made = kernels.multiply(self.turned[1], items), kernels.multiply(self.turned[0], users)
+        return self._kept(users, items, *made)
+
+    def back_few(self, users: tuple[Tensor, Tensor], items: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same for gradients of which only some rows are there: distinct ids [R] and [R, D] of each side."""
+        u = kernels.multiply_few(self.turned[1], self.into[1], *items)
+        i = kernels.multiply_few(self.turned[0], self.into[0], *users)
+        for (ids, gradient), alone, made in zip((users, items), self.alone or (), (u, i), strict=False):
+            add_rows(ids, alone[ids] * gradient, made)
+        return u, i
+
+    def _kept(self, users: Tensor, items: Tensor, u: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+        if self.alone is None:
+            return u, i
+        return u.addcmul_(self.alone[0], users), i.addcmul_(self.alone[1], items)
+
+
+class Walk:
+    """Rows of the mean of layers 0 .. layers of a walk, worked out when they are asked for, with gradient.
+
+    graph: one with graph.smooth(users, items, layers) as its whole tables, or steps of another kind. users(ids) and
+    items(ids) give [..., D]. Beside it, items may get rows of another product: beside (others), a matrix [m, m] times
+    [m, D]. The gradients of all rows are added up and walk back through the graph once, however often rows were asked
+    for. The whole tables are cheaper from graph.smooth.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Graph | Steps,
         users: Tensor,
         items: Tensor,
         layers: int,
         beside: Graph | None = None,
         others: Tensor | None = None,
     ) -> None:
-        self._path = _Path(graph, users.detach(), items.detach(), layers, beside, others)
+        steps = graph if isinstance(graph, Steps) else Steps.of(graph)
+        self._path = _Path(steps, users.detach(), items.detach(), layers, beside, others)
         inputs = (users, items) if others is None else (users, items, others)
         self._root: Tensor = _Root.apply(self._path, *inputs)  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def pays(graph: Graph, layers: int) -> bool:
+    def pays(graph: Matrix, layers: int) -> bool:
         """Whether rows cost less than whole tables: with the compiled loops, and when gradients are wanted."""
         return layers > 0 and torch.is_grad_enabled() and kernels.fast(graph.by_rows()[2]) is not None
 
@@ -63,15 +107,13 @@ class _Path:
     """
 
     def __init__(
-        self, graph: Graph, users: Tensor, items: Tensor, layers: int, beside: Graph | None, others: Tensor | None
+        self, steps: Steps, users: Tensor, items: Tensor, layers: int, beside: Graph | None, others: Tensor | None
     ) -> None:
-        self.graph, self.layers, self.beside = graph, layers, beside
+        self.steps, self.layers, self.beside = steps, layers, beside
         self.others = None if others is None else others.detach()
-        there, back = graph.by_rows(), graph.by_rows(turned=True)
         self.hops = [(users, items)]
         for _ in range(layers - 1):
-            u, i = self.hops[-1]
-            self.hops.append((kernels.multiply(there, i), kernels.multiply(back, u)))
+            self.hops.append(steps.hop(*self.hops[-1]))
         self.rows = tuple(map(torch.empty_like, self.hops[0]))
         self.done = tuple(x.new_zeros(len(x), dtype=torch.bool) for x in self.rows)
         self.gradients: tuple[list[tuple[Tensor, Tensor]], ...] = [], []
@@ -86,9 +128,10 @@ class _Path:
         """The table of a side [n, D] in which the rows that are asked for, bool [n], are worked out."""
         fresh, rows = (asked > self.done[side]).nonzero().squeeze(1), self.rows[side]
         self.done[side].logical_or_(asked)
-        matrix, scale = self.graph.by_rows(turned=side == ITEMS), 1 / (self.layers + 1)
-        plus = [hop[side] for hop in self.hops]
-        kernels.multiply_rows(matrix, self.hops[-1][1 - side], fresh, rows, plus=plus, scale=scale)
+        scale, plus = 1 / (self.layers + 1), [hop[side] for hop in self.hops]
+        kernels.multiply_rows(self.steps.into[side], self.hops[-1][1 - side], fresh, rows, plus=plus, scale=scale)
+        if self.steps.alone is not None:
+            add_rows(fresh, scale * self.steps.alone[side][fresh] * embedding(fresh, plus[-1]), rows)
         if side == ITEMS and self.beside is not None and self.others is not None:
             kernels.multiply_rows(self.beside.by_rows(), self.others, fresh, rows, onto=True)
         return rows
@@ -103,14 +146,36 @@ class _Path:
         if self.beside is not None:
             of_others = kernels.multiply_few(self.beside.by_rows(turned=True), self.beside.by_rows(), *given[ITEMS])
         of_users, of_items = ((ids, gradient / (self.layers + 1)) for ids, gradient in given)
-        there, back = self.graph.by_rows(), self.graph.by_rows(turned=True)
-        u, i = kernels.multiply_few(there, back, *of_items), kernels.multiply_few(back, there, *of_users)
+        u, i = self.steps.back_few(of_users, of_items)
         for layer in range(self.layers):
             if layer:
-                u, i = kernels.multiply(there, i), kernels.multiply(back, u)
+                u, i = self.steps.back(u, i)
             add_rows(*of_users, u)
             add_rows(*of_items, i)
         return (u, i) if self.beside is None else (u, i, of_others)
+
+
+def some_rows(matrix: Matrix, x: Tensor, ids: Tensor) -> Tensor:
+    """Rows ids [...] of A x alone, with gradient for x: x [m, D] -> [..., D]."""
+    asked: Tensor = _SomeRows.apply(x, matrix, ids.reshape(-1))  # type: ignore[no-untyped-call]
+    return asked.view(*ids.shape, -1)
+
+
+class _SomeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Matrix, ids: Tensor) -> Tensor:
+        ctx.matrix, ctx.ids = matrix, ids
+        rows = matrix.by_rows()
+        ctx.n = len(rows[0]) - 1
+        wanted = torch.zeros(ctx.n, dtype=torch.bool, device=ids.device)
+        wanted[ids] = True
+        out = x.new_empty(ctx.n, x.shape[1])
+        return embedding(ids, kernels.multiply_rows(rows, x, wanted.nonzero().squeeze(1), out))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        turned, straight = ctx.matrix.by_rows(turned=True), ctx.matrix.by_rows()
+        return kernels.multiply_few(turned, straight, *sum_rows(ctx.ids, gradients[0], ctx.n)), None, None
 
 
 def _summed(asked: list[tuple[Tensor, Tensor]], table: Tensor) -> tuple[Tensor, Tensor]:
