@@ -56,7 +56,9 @@ def measured(data: Data, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             taken = data.train[data.train[:, 1] == item, 0].tolist() if outcome.job.user < 0 else [outcome.job.user]
             rows += [(user, true, meant) for user in taken]
     users = torch.tensor([row[0] for row in rows])
-    was, now = (oracle.like(users, places([row[side] for row in rows])) for side in (1, 2))
+    was, now = (
+        oracle.like(users, places(side)) for side in ([true for _, true, _ in rows], [meant for _, _, meant in rows])
+    )
     made = max(1, len(outcomes))
     return {
         "negatives": len(outcomes),

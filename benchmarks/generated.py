@@ -46,8 +46,12 @@ class Host:
         """CPU and wall seconds of one epoch: the begin in full, and STEPS of the steps scaled up."""
         begin = _spent(self._begin)
         batches = list(islice(self.data.batches(BATCH, 0, 1), STEPS))
-        steps, scale = _spent(lambda: [self._step(batch) for batch in batches]), len(self.data.train) / BATCH / STEPS
+        steps, scale = _spent(lambda: self._steps(batches)), len(self.data.train) / BATCH / STEPS
         return Timing(begin.cpu + scale * steps.cpu, begin.wall + scale * steps.wall)
+
+    def _steps(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            self._step(batch)
 
     def _begin(self) -> None:
         model, sampler = self.objective.model, self.objective.sampler

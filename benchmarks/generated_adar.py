@@ -6,10 +6,11 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.world import like_baby
 from foilrec import parts
-from foilrec.core import Batch, Data
+from foilrec.core import Batch, Data, Tables
 from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
@@ -39,12 +40,16 @@ class Host:
             self.objective.sampler.begin_epoch(1, model, model.propagate())
 
     def measure(self, batch: Batch) -> None:
-        """One step, and one answer of the sampler from whole tables: rows are gathered for a loss in any case."""
+        """One step, and one answer of the sampler from whole tables with the vectors that the loss will score."""
         self.step = min(self.step, _seconds(lambda: self._step(batch)))
         with torch.no_grad():
             tables = self.objective.model.propagate()
             query = self.objective.model.query(tables, batch)
-            self.draw = min(self.draw, _seconds(lambda: self.objective.sampler(tables, batch, query)))
+            tables.item_rows(batch.positives)  # a loss reads them in any case
+            self.draw = min(self.draw, _seconds(lambda: self._draw(tables, batch, query)))
+
+    def _draw(self, tables: Tables, batch: Batch, query: Tensor) -> None:
+        self.objective.sampler(tables, batch, query).look_up(self.objective.model, tables)
 
     def _step(self, batch: Batch) -> None:
         self.adam.zero_grad()

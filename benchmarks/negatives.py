@@ -14,7 +14,7 @@ def by_rows(history: list[set[int]], users: list[int], count: int, n_items: int)
     """The usual loop: one draw at a time, as the usual form has it, against a set."""
     drawn, every = [], list(range(n_items))
     for user in users:
-        row = []
+        row: list[int] = []
         while len(row) < count:
             item = one_of(every)
             if item not in history[user]:

@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import rates
+from benchmarks.gains import readings
 from benchmarks.kept import METRICS, keep, kept
 from foilrec.comparing.compare import compare
 from foilrec.recipe import Recipe
@@ -99,8 +100,14 @@ SAMPLERS_HEAD = """# Samplers on Baby
 
 CCDRec's Table 3, as far as its rows are trained: each host with uniform negatives and with others, by `make tables`.
 What is kept of these runs (docs/kept) is enough to compare others with them, user by user. CCDRec's content is 128-d
-**surrogates**. The paper's own figures stand in [results.md](results.md).
+**surrogates**. The paper's own figures, and the learning rates that each row tried, stand in [results.md](results.md).
+Below each comparison is what the meter read of the hard negatives, on average over all epochs: the share of the
+catalogue below them by the user's score; their likeness (cosine) to the positive, and to the item nearest to them that
+the user has taken, where they are made up; and how many times as often as random draws they are held-out items of
+validation.
 """
+READ = {"percentile": "below, by score", "to_positive": "to the positive", "nearest_taken": "to the nearest taken",
+        "false_ratio": "false"}  # fmt: skip
 SEQUENTIAL = """
 ## What comes next
 
@@ -141,6 +148,7 @@ def line(run: Run) -> dict[str, Any]:
         "valid": scores["valid"][recipe.train.select],
         "test": {name: scores["test"][name] for name in (RANKED if "recall@20" in scores["test"] else NEXT)},
         "stages": stages(run),
+        "hard": readings([run]),
     }
 
 
@@ -237,14 +245,26 @@ def _tried(one: dict[str, Any]) -> str:
 
 def write_samplers() -> None:
     """CCDRec's Table 3 as far as its runs are kept: the samplers of each host, paired by user with its own."""
-    body = ""
+    body, lines = "", list(map(json.loads, LINES.read_text(encoding="utf-8").splitlines()))
     for host, names in TABLE3.items():
         runs = [run for name in (host, *names) for run in kept(f"{name}-s*")]
         if {host} < {run.recipe.name for run in runs}:
             found = compare(runs, against=host, metrics=METRICS)
-            body += f"\n## {host}\n\n{found.to_markdown()}\n"
+            body += f"\n## {host}\n\n{found.to_markdown()}\n{hard((host, *names), lines)}"
     if body:
         SAMPLERS.write_text(SAMPLERS_HEAD + body, encoding="utf-8")
+
+
+def hard(names: tuple[str, ...], lines: list[dict[str, Any]]) -> str:
+    """What the meter read of the negatives of some recipes, where their stored lines tell it."""
+    body = ""
+    for name in names:
+        read = [one["hard"] for one in lines if one["recipe"] == name and one.get("hard")]
+        known = {key: [one[key] for one in read if key in one] for key in READ}
+        cells = [f"{mean(values):.3f}" if values else "" for values in known.values()]
+        body += f"| {name} | {' | '.join(cells)} |\n" if read else ""
+    head = f"| recipe | {' | '.join(READ.values())} |\n|---|{'--:|' * len(READ)}\n"
+    return f"\n{head}{body}" if body else ""
 
 
 def main() -> None:

@@ -55,11 +55,10 @@ def ours(data: Data, backbone: str, optimizer: str = "adam", **options: object) 
     return Timing(timing.cpu + fixed[0], timing.wall + fixed[1])
 
 
-def usual_form(model: torch.nn.Module, data: Data) -> Timing:
+def usual_form(model: usual.Usual, data: Data) -> Timing:
     """An epoch of the usual form."""
     adam = usual.optimizer(model)
-    if hasattr(model, "begin_epoch"):
-        model.begin_epoch()
+    model.begin_epoch()
 
     def step(batch: usual.Triples) -> None:
         adam.zero_grad()
@@ -79,7 +78,8 @@ def rows() -> list[Row]:
     data = world.like_baby({"image": 4096, "text": 384})
     shares = zip(data.neighbours.values(), (0.1, 0.9), strict=True)
     entries = zip(*[neighbour_mean(graph.ids, share) for graph, share in shares], strict=True)
-    graph = usual.coo(*(torch.cat(column) for column in entries), (data.n_items,) * 2)
+    rows, columns, values = (torch.cat(column) for column in entries)
+    graph = usual.coo(rows, columns, values, (data.n_items, data.n_items))
     freedom = usual_form(usual.UsualFREEDOM(data, graph), data)
     lightgcn, bprmf = usual_form(usual.UsualLightGCN(data), data), usual_form(usual.UsualBPRMF(data), data)
     memory.keep_large_blocks()  # as foilrec.train does

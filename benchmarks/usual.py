@@ -53,7 +53,18 @@ def one_of(items: list[int]) -> int:
     return random.sample(items, 1)[0]
 
 
-class UsualBPRMF(nn.Module):
+class Usual(nn.Module):
+    """A model of the usual form."""
+
+    def begin_epoch(self) -> None:
+        """What it does before an epoch's batches."""
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The loss of a batch of triples, []."""
+        raise NotImplementedError
+
+
+class UsualBPRMF(Usual):
     """Two dense tables."""
 
     def __init__(self, data: Data, dim: int = 64) -> None:
@@ -63,11 +74,12 @@ class UsualBPRMF(nn.Module):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR with the usual penalty."""
         u, p, n = self.users.weight[users], self.items.weight[positives], self.items(negatives)
-        penalty = (u.norm() + p.norm() + n.norm()) / len(users)
-        return -torch.log(1e-10 + torch.sigmoid((u * p).sum(1) - (u * n).sum(1))).mean() + 0.1 * penalty
+        penalty: Tensor = (u.norm() + p.norm() + n.norm()) / len(users)
+        ranking: Tensor = -torch.log(1e-10 + torch.sigmoid((u * p).sum(1) - (u * n).sum(1))).mean()
+        return ranking + 0.1 * penalty
 
 
-class UsualLightGCN(nn.Module):
+class UsualLightGCN(Usual):
     """COO propagation, all layers stacked."""
 
     def __init__(self, data: Data, dim: int = 64, layers: int = 2) -> None:

@@ -16,7 +16,8 @@ def pairs(n_users: int, n_items: int, count: int, seed: int = 0) -> np.ndarray:
     mixed = np.where(rng.random(len(users)) < 0.5, rng.integers(0, n_items, len(users)), ranks)
     keys = users * n_items + mixed
     keys.sort()
-    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    distinct: np.ndarray = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    return distinct
 
 
 def like_baby(widths: dict[str, int] | None = None, seed: int = 0) -> Data:

@@ -5,6 +5,7 @@ import torch
 import foilrec
 from foilrec import contracts
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
+from foilrec.world.tastes import Tastes
 
 
 class SameCategory(Sampler):
@@ -16,7 +17,8 @@ class SameCategory(Sampler):
     def __init__(self, data: Data, *, pool: int = 16) -> None:
         super().__init__(data)
         self.pool = pool
-        self.category = torch.as_tensor(data.oracle.catalogue.attributes["category"]) if data.oracle else None
+        shop = data.oracle if isinstance(data.oracle, Tastes) else None
+        self.category = torch.as_tensor(shop.catalogue.attributes["category"]) if shop else None
 
     def forward(self, tables: Tables, batch: Batch, query: torch.Tensor) -> Negatives:
         """ids [B, 1]."""

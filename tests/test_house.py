@@ -112,6 +112,10 @@ def test_every_function_is_annotated(path: Path) -> None:
             assert node.returns is not None, node.name
 
 
+def test_type_checkers_of_those_who_import_it_see_the_types() -> None:
+    assert (SOURCE / "py.typed").is_file()
+
+
 @pytest.mark.parametrize(
     ("floor", "below"), [(GROUND, GROUND), (CONTRACT, CONTRACT | GROUND), (SHARED, SHARED | CONTRACT | GROUND)]
 )
