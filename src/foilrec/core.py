@@ -35,7 +35,7 @@ class Tables:
     users: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
     row_sparse: bool = False
-    _looked_up: dict[tuple[str, int, bool], tuple[Tensor, Tensor]] = field(
+    _looked_up: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -60,9 +60,11 @@ class Tables:
     def _once(self, side: str, ids: Tensor, look_up: RowsOf) -> Tensor:
         """A ranking loss and a penalty read the same rows: gathered once, their gradients are added up once too.
 
-        Rows that a sampler looked at without gradient are none for a loss.
+        Rows that a sampler looked at without gradient are none for a loss, and are not kept.
         """
-        key = side, id(ids), torch.is_grad_enabled()
+        if not torch.is_grad_enabled():
+            return look_up(ids)
+        key = side, id(ids)
         if key not in self._looked_up:
             self._looked_up[key] = ids, look_up(ids)
         return self._looked_up[key][1]
@@ -113,13 +115,6 @@ class Negatives:
         if self.vectors is not None:
             return self.vectors
         return model.encode(self.features or {}, self.base)
-
-    def effective_weights(self) -> Tensor | None:
-        """weights with masked columns at 0, or None when every negative counts alike."""
-        if self.mask is None:
-            return self.weights
-        mask = self.mask.to(torch.get_default_dtype())
-        return mask if self.weights is None else self.weights * mask
 
     @staticmethod
     def join(sources: Iterable["Negatives"], model: "Backbone", tables: Tables) -> "Negatives":

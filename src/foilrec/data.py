@@ -339,7 +339,7 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the content (interactions, ids, features, graphs): two data sets are the same if it is."""
+        """A digest of the content (interactions, ids, features, graphs without cosines) that tells data sets apart."""
         digest = self._interactions()
         for name, modality in sorted(self.features.items()):
             digest.update(f"{name} {modality.surrogate}".encode())

@@ -161,7 +161,6 @@ def top_k(
     masked: SeenIndex | None = None,
     *,
     known: tuple[str, ...] = ("train",),
-    tables: Tables | None = None,
     block: int = BLOCK,
 ) -> tuple[Tensor, Tensor]:
     """The k best items of some users, the lower id first where scores are equal: ids [n, k], scores [n, k].
@@ -169,7 +168,7 @@ def top_k(
     masked: items that are left out, by user. known: the phases that a backbone with a history is told of. Where fewer
     than k are left, ids are -1 and scores -inf.
     """
-    tables = model.eval().propagate() if tables is None else tables
+    tables = model.eval().propagate()
     found = [kernels.best(scores, k) for _, scores in _blocks(model, tables, users, masked, known, block)]
     if not found:
         return torch.empty(0, k, dtype=torch.long), torch.empty(0, k)

@@ -135,7 +135,8 @@ class Meter:
     def _batches(self, epoch: int, device: torch.device, history: int) -> Iterator[tuple[Tensor, Batch]]:
         """A few rows at a time: their numbers among the meter's rows, and the batch they make."""
         for which in torch.arange(len(self.rows)).split(ROWS):
-            yield which, self.data.batch(self.rows[which], epoch, history=history).to(device)
+            batch = self.data.batch(self.rows[which], epoch, seed=streams.key(self.seed, "meter"), history=history)
+            yield which, batch.to(device)
 
     def _draw(
         self, model: Backbone, tables: Tables, sampler: Sampler, loss: Loss, which: Tensor, batch: Batch

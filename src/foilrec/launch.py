@@ -24,6 +24,11 @@ def launch(recipe: Recipe, data: Data, on_step: Callable[[int, int], None] | Non
             "taken in training. Drop such users, or add items."
         )
     model, sampler, loss = recipe.build(data)
+    if not len(data.trained(model.history)):
+        raise BadData(
+            f"{data.name}: no training row has anything before it, which {recipe.backbone.name} reads: take data whose "
+            "users have at least two training rows, or a backbone that reads no histories."
+        )
     objective = Objective(model, sampler, loss).to(_device(recipe.device))
     optimizer = parts.build("optimizer", recipe.optimizer.name, _groups(model, sampler), **recipe.optimizer.options)
     if getattr(optimizer, "wants_rows", False):

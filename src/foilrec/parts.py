@@ -110,22 +110,35 @@ def options(part: type) -> dict[str, Option]:
 def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
     """Raises BadOption if a part does not take one of the given options, or lacks a required one."""
     takes = options(find(kind, name))
-    for key, value in given.items():
+    for key, word in given.items():
         if key not in takes:
             listed = "; ".join(map(str, takes.values())) or "no options"
             raise BadOption(
                 f"{kind} {name!r} has no option {key!r}{did_you_mean(key, [*takes, 'name']) or '.'} It takes {listed}."
             )
+        value = meant(takes[key].type, word)
         if (inner := nested(takes[key].type, value)) is not None:
             for table in value if isinstance(value, list | tuple) else [value]:
                 check_options(inner, table["name"], {k: v for k, v in table.items() if k != "name"})
         elif _unnamed(takes[key].type, value):
             raise BadOption(f'{kind} {name!r}: {key} holds a part without its name: write {{name = "...", ...}}.')
         elif not fits(value, takes[key].type):
-            raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {value!r}.")
+            cure = " Write none for None." if str(word).lower() == "none" else ""
+            raise BadOption(f"{kind} {name!r}: {takes[key]} cannot be {word!r}.{cure}")
     missing = [o for o in takes.values() if o.default is Option.REQUIRED and o.name not in given]
     if missing:
         raise BadOption(f"{kind} {name!r} needs {', '.join(map(str, missing))}.")
+
+
+def meant(hint: Any, word: Any) -> Any:
+    """What a recipe's word stands for: "none", which TOML has no word for, is None where an option may be that.
+
+    >>> meant(float | None, "none"), meant(str | None, "none"), meant(float | None, 0.5)
+    (None, 'none', 0.5)
+    """
+    kinds = typing.get_args(hint)
+    none = isinstance(word, str) and word == "none" and type(None) in kinds and str not in kinds
+    return None if none else word
 
 
 def nested(hint: Any, value: object) -> str | None:
@@ -183,7 +196,8 @@ def build(kind: str, name: str, *given: Any, **chosen: Any) -> Any:
     if family(kind) in ("backbone", "sampler") and not given:
         raise BadOption(f"{family(kind)} {name!r} is made for data: foilrec.build({kind!r}, {name!r}, data).")
     takes = options(part)
-    for key, value in chosen.items():
+    for key, word in chosen.items():
+        value = chosen[key] = meant(takes[key].type, word)
         if (inner := nested(takes[key].type, value)) is not None:
             several = isinstance(value, list | tuple)
             options_of = [dict(table) for table in (value if several else [value])]

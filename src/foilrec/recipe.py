@@ -22,7 +22,7 @@ TABLES = {"data": "dataset", "backbone": "backbone", "sampler": "sampler", "loss
 
 @dataclass(frozen=True)
 class Part:
-    """The name of a part and the options that differ from its defaults."""
+    """The name of a part and the options that were given."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Recipe:
         if not isinstance(tree, Mapping):
             raise BadOption(f"A recipe is made of nested mappings, and this is {type(tree).__name__}: {tree!r}.")
         merged = deepcopy(dict(tree))
-        for change in sorted(changes, key=_names_no_part):  # a name drops options, so it comes first
+        for change in sorted(changes, key=_turn):  # a name drops options, so it comes first
             _apply(merged, change)
         known = [f.name for f in fields(cls)]
         for key, value in merged.items():
@@ -187,20 +187,32 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     table[last] = value
 
 
-def _names_no_part(change: str) -> bool:
-    key = change.partition("=")[0].strip()
-    return key not in TABLES and key.removesuffix(".name") not in TABLES
+def _turn(change: str) -> tuple[bool, int]:
+    """Names of parts come before options, outer ones first: a new name drops the options that stood there."""
+    *path, last = change.partition("=")[0].strip().split(".")
+    names = (last == "name" and bool(path)) or (not path and last in TABLES)
+    return not names, len(path) if names else 0
 
 
 def _part(key: str, family: str, table: Any, default: Part) -> Part:
     if not isinstance(table, Mapping):
         raise BadOption(f"{key} must be a table with a name, such as [{key}] name = {default.name!r}, not {table!r}.")
-    options = {k: v for k, v in table.items() if k != "name"}
     name = table.get("name", default.name)
     if not isinstance(name, str):
         raise BadOption(f"{key}.name must be a text, not {name!r}.")
+    unset = {option.name for option in parts.options(parts.find(family, name)).values() if option.default is None}
+    options = {k: _worded(v) for k, v in table.items() if k != "name" and not (v is None and k in unset)}
     parts.check_options(family, name, options)
     return Part(name, options)
+
+
+def _worded(value: Any) -> Any:
+    """An option as a file has it: None, for which TOML has no word, as "none"."""
+    if isinstance(value, Mapping):
+        return {key: _worded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_worded, value))
+    return "none" if value is None else value
 
 
 def _settings(key: str, kind: type, table: Any) -> Any:

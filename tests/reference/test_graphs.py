@@ -13,7 +13,7 @@ from foilrec.graphs.sparse import (
     by_rows,
     interaction_graph,
     inverse_root_degrees,
-    nearest_rows,
+    nearest_pairs,
     neighbour_mean,
     weighted_subset,
 )
@@ -136,7 +136,7 @@ def test_a_weighted_subset_of_all_or_nothing() -> None:
 @pytest.mark.parametrize("block", [2**20, 200])
 def test_nearest_rows_are_the_dense_cosine_top_k_itself_first(block: int) -> None:
     features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    ids = nearest_rows(features, 5, block=block)
+    ids = nearest_pairs(features, 5, block=block)[0]
     for item in range(20):
         cosines = {j: float(torch.cosine_similarity(features[item], features[j], dim=0)) for j in range(20)}
         others = sorted((j for j in range(20) if j != item), key=lambda j: -cosines[j])
@@ -146,17 +146,17 @@ def test_nearest_rows_are_the_dense_cosine_top_k_itself_first(block: int) -> Non
 def test_nearest_rows_leave_out_what_is_not_there() -> None:
     features = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
     present = torch.arange(12) % 3 > 0
-    ids = nearest_rows(features, 4, present)
+    ids = nearest_pairs(features, 4, present)[0]
     assert present[ids[present]].all()
     assert (ids[~present] == torch.arange(12)[~present][:, None]).all()
     assert torch.equal(ids[present][:, 0], torch.arange(12)[present])
-    few = nearest_rows(features, 10, present & (torch.arange(12) < 4))
+    few = nearest_pairs(features, 10, present & (torch.arange(12) < 4))[0]
     assert few.shape == (12, 2), "never more neighbours than there are"
 
 
 def test_equal_cosines_stand_in_the_order_of_their_ids() -> None:
     features = torch.ones(300, 2)
-    ids = nearest_rows(features, 6)
+    ids = nearest_pairs(features, 6)[0]
     assert ids[0].tolist() == [0, 1, 2, 3, 4, 5]
     assert ids[200].tolist() == [200, 0, 1, 2, 3, 4]
 

@@ -66,16 +66,15 @@ def slow_softmax(
     weights: Tensor | None,
     mask: Tensor | None,
 ) -> float:
-    """-log of e^(s+/t) / (e^(s+/t) + sum_k w_k e^(s_k/t) / (K q_k)), mean over rows."""
+    """-log of e^(s+/t) / (e^(s+/t) + sum_k w_k e^(s_k/t) / (K q_k)), mean over rows; K columns are left of each."""
     rows, k_all, positive, negative = [], negative.shape[1], positive.detach(), negative.detach()
     for b in range(len(positive)):
         mine = math.exp(float(positive[b]) / temperature)
         total = mine
-        for k in range(k_all):
-            if mask is not None and not mask[b, k]:
-                continue
+        left = [k for k in range(k_all) if mask is None or mask[b, k]]
+        for k in left:
             term = math.exp(float(negative[b, k]) / temperature)
-            term /= 1.0 if log_q is None else k_all * math.exp(float(log_q[b, k]))
+            term /= 1.0 if log_q is None else len(left) * math.exp(float(log_q[b, k]))
             total += term * (1.0 if weights is None else float(weights[b, k]))
         rows.append(-math.log(mine / total))
     return sum(rows) / len(rows)

@@ -27,6 +27,8 @@ MADE = (
 
 def advise(readings: Mapping[str, Reading]) -> list[str]:
     """A sentence for each thing that stands out among readings by part of the draws; one that nothing does if so."""
+    if "all" not in readings:
+        return ["The sampler gave no negative for any of the rows that were measured: all were masked."]
     whole = readings["all"]
     found = [*_hard(whole), *_false(whole), *_gradient(whole), *_stages(readings), *_varied(whole), *_made(readings)]
     return found or ["Nothing stands out: neither too easy nor too hard, not false more often than uniform draws."]

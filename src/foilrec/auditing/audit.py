@@ -96,8 +96,11 @@ def audit_samplers(recipe: Recipe, samplers: Sequence[str], on_sampler: Callable
             except (PartsDoNotFit, BadOption) as error:
                 audit.notes.append(f"{name} is left out: {error}")
                 continue
-            readings = _read(last.hardness or {})
-            audit.moments.append(Moment(name, {"all": readings["all"]}, cost(stretch.trainer.objective, data)))
+            whole = {key: reading for key, reading in _read(last.hardness or {}).items() if key == "all"}
+            if not whole:
+                audit.notes.append(f"{name} is left out: after the last epoch it gave no negative for any row.")
+                continue
+            audit.moments.append(Moment(name, whole, cost(stretch.trainer.objective, data)))
     if not audit.moments:
         raise PartsDoNotFit(f"None of the samplers works with this recipe. {' '.join(audit.notes)}")
     return audit
@@ -108,7 +111,8 @@ def cost(objective: Objective, data: Data, batches: int = 4) -> float:
     """CPU milliseconds of drawing negatives for 1,000 positives, tables being there already."""
     model, sampler = objective.model, objective.sampler
     tables, spent, drawn = model.propagate(), 0.0, 0
-    for n, batch in enumerate(islice(data.batches(2048, 0, history=model.history), batches + 1)):
+    for n, each in enumerate(islice(data.batches(2048, 0, history=model.history), batches + 1)):
+        batch = each.to(tables.items.device)
         query = model.query(tables, batch)
         begun = time.process_time()
         sampler(tables, batch, query)

@@ -89,8 +89,8 @@ class Aligned(Backbone):
         self.diffusion = Diffusion(make_schedule(schedule, steps), "sample", scale)
         self.estimator = TokenMixer(rows.shape[1], steps)
         self.reduced = {name: self._on_axes(name, axes) for name in names if axes and data.features[name].dim > axes}
-        widths = {name: axes if name in self.reduced else data.features[name].dim for name in names}
-        self.heads = nn.ModuleDict({name: nn.Linear(width or 0, rows.shape[1]) for name, width in widths.items()})
+        widths = {n: self.reduced[n].shape[1] if n in self.reduced else data.features[n].dim for n in names}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, rows.shape[1]) for name, width in widths.items()})
         self.register_buffer("clean", torch.zeros_like(rows, requires_grad=False))
         self.register_buffer("ready", torch.tensor(False))
         self._chain: tuple[tuple[int, ...], list[tuple[int, Tensor]]] = (), []
@@ -147,8 +147,7 @@ class Aligned(Backbone):
 
     def _align(self, items: Tensor, counts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """L_dm and the estimates [N, D] of distinct items [N] that stand `counts` times in J."""
-        table, first = self.inputs(), -1 if batch.rows is None else int(batch.rows[0])
-        generator = streams.generator(self.seed, "noise", batch.epoch, first)
+        table, generator = self.inputs(), streams.of_step(self.seed, "noise", batch.epoch, batch.rows)
         times = self.diffusion.antithetic(len(items), generator).to(items.device)
         eps = torch.randn(len(items), table.shape[1], generator=generator).to(table)
         conditions, present = self._conditions(items)

@@ -1,6 +1,6 @@
 """NegGen's causal model: what the key attributes of an item do, read off the difference to generated negatives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -245,13 +245,15 @@ class _Causal(LateTables):
     """LightGCN's rows, and items with their effects, worked out for what is asked."""
 
     def __init__(self, model: CausalNeg, users: Tensor, items: Tensor) -> None:
-        self.model, self.starts = model, (users, items)
+        self.model = model
+        self._smooth: Callable[[], tuple[Tensor, Tensor]] = lambda: model.graph.smooth(users, items, model.layers)
         if model.training and Walk.pays(model.graph, model.layers):
             walk = Walk(model.graph, users, items, model.layers)
             rows: tuple[RowsOf, RowsOf] = walk.users, walk.items
         else:
             smooth = model.graph.smooth(users, items, model.layers)
             rows = (lambda ids: embedding(ids, smooth[0])), (lambda ids: embedding(ids, smooth[1]))
+            self._smooth = lambda: smooth
         self._plain = rows[1]
         super().__init__(self._all, rows[0], self._composed)
 
@@ -266,7 +268,7 @@ class _Causal(LateTables):
         return self.plain(ids) + self.model.lam * embedding(place, self.model.effects(distinct))
 
     def _all(self) -> tuple[Tensor, Tensor]:
-        users, items = self.model.graph.smooth(*self.starts, self.model.layers)
+        users, items = self._smooth()
         if self.model.lam:
             blocks = torch.arange(len(items), device=items.device).split(BLOCK)
             items = items + self.model.lam * torch.cat([self.model.effects(ids) for ids in blocks])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.errors import must_hold
-from foilrec.numerics.angles import unit
+from foilrec.numerics.angles import length, unit
 from foilrec.tables.late import LateTables
 
 
@@ -80,6 +80,8 @@ class UnitTables(LateTables):
             lambda: unit(inner.items),
         )
         self.inner = inner
+        if inner.layers:  # their mean is the final table, here at length 1
+            self.layers = tuple(layer / length(inner.items)[:, None] for layer in inner.layers)
 
 
 def _inner(tables: Tables) -> Tables:

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.errors import at_least, below_one, must_hold
-from foilrec.numerics.dropout import drop, of_step
+from foilrec.numerics.dropout import drop
+from foilrec.numerics.streams import of_step
 from foilrec.tables.embeddings import Init, table
 
 
@@ -56,7 +57,9 @@ class GRU4Rec(Backbone):
 
     def query(self, tables: Tables, batch: Batch) -> Tensor:
         """The dense map of the state after each row's last item, [B, D]; 0 where there is none."""
-        draw = of_step(batch.rows, self.seed, batch.epoch) if self.training else None
+        draw = (
+            of_step(self.seed, "dropout", batch.epoch, batch.rows, str(tables.items.device)) if self.training else None
+        )
 
         def encode(x: Tensor) -> Tensor:
             for layer in self.layers:

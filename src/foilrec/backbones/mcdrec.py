@@ -143,7 +143,11 @@ class MCDRec(Backbone):
 
     def step_tables(self, batch: Batch) -> Tables:
         """As a step has them: x estimated for its items, dropout in the join, and L_dm."""
-        noise, contents, table = self._named("noise", batch), self._contents(), self.ids.weight
+        noise, contents, table = (
+            streams.of_step(self.seed, "noise", batch.epoch, batch.rows),
+            self._contents(),
+            self.ids.weight,
+        )
         own, counts = self.representation, None
         if own is None:
             return self._tables(table, contents, noise=noise)
@@ -201,7 +205,7 @@ class MCDRec(Backbone):
 
     def _agreement(self, tables: "_Predicted", batch: Batch) -> Tensor:
         """How far the predictions of users, positives and content are from what they should agree with, each [B]."""
-        noise = self._named("targets", batch)
+        noise = streams.of_step(self.seed, "targets", batch.epoch, batch.rows)
 
         def target(rows: Tensor) -> Tensor:
             return dropped(rows.detach(), self.dropout, noise)
@@ -217,10 +221,6 @@ class MCDRec(Backbone):
             apart = _away(told, ids) + _away(told, target(rows))
             total = total + self.content_weight * (apart if part.has is None else apart * part.has[batch.positives, 0])
         return total.mean()
-
-    def _named(self, name: str, batch: Batch) -> torch.Generator:
-        first = -1 if batch.rows is None else int(batch.rows[0])
-        return streams.generator(self.seed, name, batch.epoch, first)
 
 
 class _Predicted(LateTables):

@@ -1,5 +1,6 @@
 """SLMRec: graph towers for the ids and each modality, taught to agree about the items of a batch."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -137,13 +138,15 @@ class _Towers(LateTables):
 
     def __init__(self, model: SLMRec, users: Tensor, items: Tensor) -> None:
         graph, layers = model.graph, model.layers
+        self._smooth: Callable[[], tuple[Tensor, Tensor]] = lambda: graph.smooth(users, items, layers)
         if model.training and Walk.pays(graph, layers):
             walk = Walk(graph, users, items, layers)
             rows = walk.users, walk.items
         else:
             smooth = graph.smooth(users, items, layers)
             rows = (lambda ids: embedding(ids, smooth[0])), (lambda ids: embedding(ids, smooth[1]))
-        self.model, self.starts, self.item_rows_of_towers = model, (users, items), rows[1]
+            self._smooth = lambda: smooth
+        self.model, self.item_rows_of_towers = model, rows[1]
         super().__init__(
             self._join_all,
             lambda ids: model.joined(0, rows[0](ids)),
@@ -151,7 +154,7 @@ class _Towers(LateTables):
         )
 
     def _join_all(self) -> tuple[Tensor, Tensor]:
-        users, items = self.model.graph.smooth(*self.starts, self.model.layers)
+        users, items = self._smooth()
         return self.model.joined(0, users), self.model.joined(1, items)
 
     def item_towers(self, ids: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
-from foilrec.errors import PartsDoNotFit, at_least, must_hold
+from foilrec.errors import at_least, must_hold
 from foilrec.tables.embeddings import Init, penalty, table
 from foilrec.tables.late import LateTables
 
@@ -39,9 +39,7 @@ class VBPR(Backbone):
     ) -> None:
         super().__init__(data)
         must_hold("vbpr", **at_least(1, dim=dim), **at_least(0, emb_reg=emb_reg, l2_reg=l2_reg))
-        self.modalities = tuple(modalities) or tuple(data.features)
-        if not self.modalities:
-            raise PartsDoNotFit("vbpr needs item features, and this data set has none: take bprmf or lightgcn.")
+        self.modalities = data.modalities(modalities or None, "vbpr projects", "take bprmf or lightgcn")
         self.users, self.ids = table(data.n_users, 2 * dim, init), table(data.n_items, dim, init)
         self.linear = nn.Linear(sum(data.features[m].dim for m in self.modalities), dim)
         nn.init.xavier_normal_(self.linear.weight)

@@ -166,9 +166,8 @@ def _words(pairs: list[str]) -> dict[str, dict[str, str]]:
 
 def _data(source: str, reader: str | None, settings: list[str] | None) -> "Data":
     from foilrec.cli.data import _read
-    from foilrec.recipe import Recipe
 
-    return Recipe.load(source).read() if source.endswith(".toml") else _read(source, reader, settings)
+    return _read(source, reader, settings)
 
 
 def _route(name: str) -> "Route":

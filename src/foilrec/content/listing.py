@@ -10,12 +10,10 @@ import numpy as np
 
 from foilrec.data import Data
 from foilrec.errors import BadData, BadOption, did_you_mean, some
+from foilrec.reading.pictures import COLUMNS
+from foilrec.reading.texts import DESCRIPTIONS, KEYS, TITLES
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".pq")
-IDS = ("item", "itemid", "item_id", "id", "asin", "movieid", "product_id", "article_id", "")
-TITLES = ("title", "name", "product_title", "movie_title", "movie title")
-DESCRIPTIONS = ("description", "summary", "text")
-PICTURES = ("picture", "image", "image_path", "photo", "poster")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 FILTERS = ("core", "min_rating")  # features are of all items: what is left out is up to who reads them
 BY_ROW = ("mmrec", "pairs")  # readers that take row n of a file for item number n; others go by raw id
@@ -125,7 +123,7 @@ def of_table(path: Path, columns: Columns = Columns()) -> Listing:
     if not rows:
         raise BadData(f"{path} holds no items.")
     header = list(dict.fromkeys(name for _, row in rows for name in row))
-    id_column = _column(path, header, columns.id, IDS)
+    id_column = _column(path, header, columns.id, KEYS)
     if id_column is None:
         raise BadData(
             f"{path}: no column says which item this is (there are {some(map(repr, header), 8)}): give --id-column."
@@ -134,7 +132,7 @@ def of_table(path: Path, columns: Columns = Columns()) -> Listing:
     _check_ids(path, id_column, [place for place, _ in rows], ids)
     said = _said(path, header, columns.texts)
     texts = [_joined(*(_text(row.get(name)) for name in said)) for _, row in rows] if said else None
-    shown = _column(path, header, columns.picture, PICTURES)
+    shown = _column(path, header, columns.picture, COLUMNS)
     pictures = None if shown is None else [path.parent / p if (p := _text(row.get(shown))) else None for _, row in rows]
     return Listing(path.name, ids, texts, pictures)
 
@@ -204,8 +202,9 @@ def _said(path: Path, header: Sequence[str], wanted: Sequence[str] | None) -> li
     """The columns of texts: those that are wanted, or a title and a description by their usual names."""
     if wanted is not None:
         return [str(_column(path, header, name, ())) for name in wanted]
-    guessed = [_column(path, header, None, names) for names in (TITLES, DESCRIPTIONS)]
-    return [name for name in guessed if name is not None]
+    title = _column(path, header, None, TITLES)
+    described = _column(path, [name for name in header if name != title], None, DESCRIPTIONS)
+    return [name for name in (title, described) if name is not None]
 
 
 def _check_ids(path: Path, column: str, places: Sequence[str], ids: Sequence[str]) -> None:

@@ -53,8 +53,9 @@ def neighbours(data: Data, name: str, k: int, search: Search = "auto") -> Neighb
     ready = data.neighbours[name]
     if ready.ids.shape[1] < k:
         raise BadOption(f"neighbours = {k}, but the data's graph of {name} has {ready.ids.shape[1]} a row.")
-    ids = ready.ids[:, :k].long()
-    cosines = None if ready.cosines is None else ready.cosines[:, :k].float()
+    ids, cosines = ready.ids.long(), None if ready.cosines is None else ready.cosines.float()
+    order = (ids != torch.arange(len(ids))[:, None]).byte().argsort(dim=1, stable=True)[:, :k]  # a twin may stand first
+    ids, cosines = ids.gather(1, order), None if cosines is None else cosines.gather(1, order)
     present = data.features[name].present if name in data.features else None
     if present is not None:
         ids = torch.where(present[:, None], ids, torch.arange(len(ids))[:, None])

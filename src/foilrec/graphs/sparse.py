@@ -137,15 +137,6 @@ def weighted_subset(weights: Tensor, count: int, generator: torch.Generator) -> 
     return race.kthvalue(count).values.ge(race).nonzero().squeeze(1) if count else torch.empty(0, dtype=torch.long)
 
 
-def nearest_rows(features: Tensor, k: int, present: Tensor | None = None, block: int = 64 * 2**20) -> Tensor:
-    """The k rows most like each row by cosine, itself included, best first: features [I, F] -> ids [I, k].
-
-    Exact, in blocks of at most `block` bytes, never I x I. A row that is not present has only itself: k times its
-    own id. Equal cosines stand in the order of their ids.
-    """
-    return nearest_pairs(features, k, present, block)[0]
-
-
 def nearest_pairs(
     features: Tensor,
     k: int,
@@ -153,9 +144,11 @@ def nearest_pairs(
     block: int = 64 * 2**20,
     step: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """nearest_rows and their cosines, ids and cosines [I, k]; of a row that is not present, or is zero, cosines of 0.
+    """The k rows most like each row by cosine, itself included, best first: features [I, F] -> ids, cosines [I, k].
 
-    step: hears (block, blocks) as they are done.
+    Exact, in blocks of at most `block` bytes, never I x I. A row that is not present has only itself: k times its own
+    id, with cosines of 0, as has a row of zeros. Equal cosines stand in the order of their ids. step: hears (block,
+    blocks) as they are done.
     """
     n, device = len(features), features.device
     k = min(k, n if present is None else max(1, int(present.sum())))

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec.core import Loss, Negatives
+from foilrec.numerics import rowwise
 
 
 class BPR(Loss):
@@ -17,9 +18,4 @@ class BPR(Loss):
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
         """positive [B], negative [B, K] -> a scalar."""
         gaps = softplus(negative - positive[:, None])
-        if negatives.weights is not None:
-            gaps = gaps * negatives.weights
-        if negatives.mask is None:
-            return gaps.mean()
-        left = negatives.mask.sum(1).clamp(min=1)
-        return ((gaps * negatives.mask).sum(1) / left).mean()
+        return rowwise.mean(gaps, negatives.weights, negatives.mask).mean()

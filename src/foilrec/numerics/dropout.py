@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from foilrec.numerics import streams
-
 
 def drop(x: Tensor, rate: float, draw: torch.Generator | None) -> Tensor:
     """x with entries zeroed at that rate (to 2**-16) and the others scaled up to keep the mean; x itself without draw.
@@ -16,9 +14,3 @@ def drop(x: Tensor, rate: float, draw: torch.Generator | None) -> Tensor:
     words = torch.empty(-(-x.numel() // 4), dtype=torch.long, device=x.device).random_(-(2**63), None, generator=draw)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= round(rate * 2**16) - 2**15
     return x * (kept.to(x.dtype) / (1 - rate))
-
-
-def of_step(rows: Tensor | None, seed: int, epoch: int) -> torch.Generator:
-    """The generator of a step's dropout, by the first of its training rows."""
-    first, device = (-1, "cpu") if rows is None else (int(rows[0]), str(rows.device))
-    return streams.generator(seed, "dropout", epoch, first, device=device)

@@ -7,6 +7,7 @@ size nor thread count changes a negative.
 from hashlib import blake2b
 
 import torch
+from torch import Tensor
 
 
 def key(seed: int, *names: object) -> int:
@@ -22,3 +23,8 @@ def key(seed: int, *names: object) -> int:
 def generator(seed: int, *names: object, device: str = "cpu") -> torch.Generator:
     """A fresh torch generator for the stream of that name."""
     return torch.Generator(device).manual_seed(key(seed, *names))
+
+
+def of_step(seed: int, name: str, epoch: int, rows: Tensor | None, device: str = "cpu") -> torch.Generator:
+    """The stream of that name for one step of an epoch, told by the first of its training rows."""
+    return generator(seed, name, epoch, -1 if rows is None else int(rows[0]), device=device)

@@ -69,7 +69,7 @@ class CCDRec(Sampler):
         if start is not None and not legacy:
             raise BadOption("ccdrec: start belongs to legacy = true: otherwise stage 1 lasts delta epochs.")
         self.delta, self.end, self.omega, self.top, self.fixed = delta, end, omega, top, stage
-        self.candidates = round(candidates * data.n_items) if candidates < 1 else round(candidates)
+        self.candidates = max(1, round(candidates * data.n_items if candidates < 1 else candidates))
         self.cosine, self.per_row, self.legacy = similarity == "cosine", per_row, legacy
         self.start = delta if start is None else start
         self.pool: Tensor | None = None

@@ -72,10 +72,10 @@ class KGPolicy(Sampler):
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """ids [B, 1]: where the walks end."""
         spare, at = self.unseen(batch, 1, "elsewhere")[:, 0], batch.positives
+        nowhere = torch.ones_like(at, dtype=torch.bool)
         for step in range(self.steps if self.edges.shape[1] else 0):
-            at = self._move(tables.items, batch, query, at, step)[0]
-        done = self.data.seen.contains(batch.users, at[:, None])[:, 0]
-        return Negatives(ids=torch.where(done, spare, at)[:, None])
+            at, nowhere, _ = self._move(tables.items, batch, query, at, step)
+        return Negatives(ids=torch.where(nowhere, spare, at)[:, None])
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """REINFORCE along the walks that forward took, on detached vectors."""

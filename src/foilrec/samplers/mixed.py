@@ -30,7 +30,7 @@ class Mixed(Sampler):
     have built in. log_q is known where every part knows its own, each column's by the law of its sampler: shares of
     unbiased estimates of a sum over the catalogue add up to one. It is not the law of the mixture. Items beside made-up
     vectors become vectors. `group` keeps which part a column came from, and the hardness meter tells them apart. Each
-    part has a seed of its own.
+    part has a seed of its own. Beside one that alternates (dmns) the others teach the backbone by their draws alone.
 
     parts: the samplers, in a recipe parts = [{name = "uniform"}, {name = "dns", pool = 32}]. shares: one a part, above
     0, made to add up to 1; without them every column counts alike.

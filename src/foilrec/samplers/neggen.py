@@ -70,6 +70,7 @@ class NegGen(Sampler):
         self.delta, self.count, self.beta, self.identity = delta, count, beta, identity
         self.made = read(path, data)
         self.modalities = self._modalities(tuple(modalities), seen=form != "words")
+        self._told = self.made.told(self.modalities)
         self.stages = self._stages((difficulty,) if isinstance(difficulty, int) else tuple(difficulty))
         self.covered = tuple(self._covered(self._shelf(stage)) for stage in self.stages)
         if not max(self.covered):
@@ -113,7 +114,7 @@ class NegGen(Sampler):
 
     def _shelf(self, stage: Sequence[int]) -> Shelf:
         """What a stage draws from."""
-        chosen = torch.isin(self.made.difficulty, torch.tensor(stage)) & self.made.told(self.modalities)
+        chosen = torch.isin(self.made.difficulty, torch.tensor(stage)) & self._told
         return Shelf(self.made.items, self.made.users, chosen, self.data.n_users)
 
     def _stages(self, asked: tuple[int, ...]) -> list[tuple[int, ...]]:

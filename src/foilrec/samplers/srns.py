@@ -103,10 +103,12 @@ class SRNS(Sampler):
         return Negatives(ids=ids.gather(1, chance.argmax(1, keepdim=True)))
 
     def _pool(self, users: Tensor) -> Tensor:
-        """The items that candidates of some users come from, [n, pool], the same in every epoch; 0 for a full user."""
+        """The items that candidates of some users come from, [n, pool], the same in every epoch; a full user's mean
+        nothing."""
         seen = self.data.seen.on(users.device)
         key = int(self.pool_key)
-        return kernels.unseen(seen.starts, seen.items, users, users, key, self.pool, self.data.n_items)
+        drawn = kernels.unseen(seen.starts, seen.items, users, users, key, self.pool, self.data.n_items)
+        return drawn.clamp_(max=self.data.n_items - 1)
 
     def _renewed(self, users: Tensor, rows: Tensor, key: int, scores: Tensor) -> Tensor:
         """Places in the pool that a memory holds once it has met `extend` neighbours in it: [n, memory]."""

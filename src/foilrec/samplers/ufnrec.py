@@ -82,7 +82,8 @@ class UFNRec(Sampler):
         if epoch < self.start or not self.consistency:
             return
         self._model = weakref.ref(model)
-        self._teacher = [copy.deepcopy(model, {id(model.data): model.data}).requires_grad_(False).eval()]
+        kept = (model.data, model.data.features, *model.data.features.values())  # what no training changes
+        self._teacher = [copy.deepcopy(model, {id(one): one for one in kept}).requires_grad_(False).eval()]
         if self._average:
             self._teacher[0].load_state_dict(self._average)
         self._average = self._teacher[0].state_dict()
@@ -117,7 +118,7 @@ class UFNRec(Sampler):
         model = None if self._model is None else self._model()
         if model is not None:
             for name, value in model.state_dict().items():
-                if value.is_floating_point():
+                if isinstance(value, Tensor) and value.is_floating_point():
                     self._average[name].lerp_(value, 1 - self.decay)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
