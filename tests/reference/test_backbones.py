@@ -235,7 +235,8 @@ def test_freedom_s_is_the_mean_over_look_alikes_by_shares(shares: dict[str, floa
 
 
 def test_freedom_takes_ready_made_neighbours(world: Data) -> None:
-    ids = torch.randint(0, 60, (60, 5), generator=torch.Generator().manual_seed(0)).int()
+    others = torch.randint(1, 60, (60, 4), generator=torch.Generator().manual_seed(0))
+    ids = ((torch.arange(60)[:, None] + torch.cat([torch.zeros(60, 1).long(), others], 1)) % 60).int()
     data = replace(world, features={}, neighbours={"sound": Neighbours(ids)})
     expected = torch.zeros(60, 60, dtype=torch.float64)
     for item in range(60):

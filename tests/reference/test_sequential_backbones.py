@@ -10,7 +10,8 @@ from torch import Tensor
 from foilrec import contracts, parts
 from foilrec.core import Backbone, Batch, Data, Negatives, batch_rows
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.numerics.dropout import drop, of_step
+from foilrec.numerics.dropout import drop
+from foilrec.numerics.streams import of_step
 from foilrec.sequences import Past
 from foilrec.trainer import Objective
 from reference.chains import ring, trained
@@ -159,7 +160,7 @@ def test_dropout_is_by_name(options: dict[str, Any], chain: Data) -> None:
 def test_dropout_keeps_the_mean_and_the_rate() -> None:
     x = torch.ones(400, 501, requires_grad=True)
     for rate in (0.2, 0.5):
-        found = drop(x, rate, of_step(None, 0, 3))
+        found = drop(x, rate, of_step(0, "dropout", 3, None))
         kept = found != 0
         assert abs(float(kept.double().mean()) - (1 - rate)) < 4 * (rate * (1 - rate) / x.numel()) ** 0.5
         assert torch.allclose(found[kept], torch.tensor(1 / (1 - rate)))
@@ -167,7 +168,7 @@ def test_dropout_keeps_the_mean_and_the_rate() -> None:
         assert abs(float(pairs) - (rate**2 + (1 - rate) ** 2)) < 0.005
         (slope,) = torch.autograd.grad(found.sum(), x)
         assert torch.equal(slope, found.detach())
-    assert drop(x, 0.0, of_step(None, 0, 3)) is x and drop(x, 0.5, None) is x
+    assert drop(x, 0.0, of_step(0, "dropout", 3, None)) is x and drop(x, 0.5, None) is x
 
 
 @every_model
