@@ -1,7 +1,8 @@
 """How hard and how false every sampler's negatives are on the shop, stage by stage: python -m benchmarks.hardness.
 
 Trains LightGCN (with its content aligned where a sampler needs that) on the synthetic shop, which knows what its users
-truly like, and writes docs/hardness.md from the epochs' readings, which docs/hardness.jsonl keeps, a line a run.
+truly like, and writes docs/hardness.md from the epochs' readings, which docs/hardness.jsonl keeps, a line a run: what
+stands there is not trained again.
 """
 
 import json
@@ -101,17 +102,22 @@ def rows(name: str, lines: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Trains every case with every seed and writes the page."""
-    text, data, stored = HEAD, recipe(*CASES["uniform"], 0).read(), []
+    """Trains what is not kept yet, case by case with every seed, and writes the page."""
+    stored = map(json.loads, LINES.read_text(encoding="utf-8").splitlines()) if LINES.is_file() else ()
+    known = {(line["sampler"], line["seed"]): line for line in stored}
+    text, data = HEAD, recipe(*CASES["uniform"], 0).read()
     for name, (backbone, sampler) in CASES.items():
-        lines = []
         for seed in SEEDS:
+            if (name, seed) in known:
+                continue
             with tempfile.TemporaryDirectory() as folder:
-                lines.append(kept(train(recipe(backbone, sampler, seed), Path(folder) / "run", data=data)))
-        stored += [{"sampler": name, **line} for line in lines]
+                run = train(recipe(backbone, sampler, seed), Path(folder) / "run", data=data)
+                known[name, seed] = {"sampler": name, **kept(run)}
+        lines = [known[name, seed] for seed in SEEDS]
         text += rows(name, lines)
         print(rows(name, lines), end="", file=sys.stderr)
-    LINES.write_text("".join(json.dumps(line) + "\n" for line in stored), encoding="utf-8")
+    ordered = [known[name, seed] for name in CASES for seed in SEEDS]
+    LINES.write_text("".join(json.dumps(line) + "\n" for line in ordered), encoding="utf-8")
     PAGE.write_text(text, encoding="utf-8")
 
 

@@ -319,7 +319,7 @@ class Data:
         names = tuple(self.features) if wanted is None else tuple(wanted)
         if not names or set(names) - set(self.features):
             raise PartsDoNotFit(
-                f"{what} item features {list(names) or ''}, and {self.name} has "
+                f"{what} item features{f' {list(names)}' if names else ''}, and {self.name} has "
                 f"{', '.join(self.features) or 'none'}: {cure}."
             )
         return names
