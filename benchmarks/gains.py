@@ -144,7 +144,7 @@ def readings(runs: list[Run]) -> dict[str, float]:
             stages = epoch.get("hardness") or {}
             hard = [reading for name, reading in stages.items() if name not in ("all", "stage 0")]
             for reading in hard or [stages["all"]] if stages else ():
-                for key in ("percentile", "false_ratio", "nearest_taken", "to_positive"):
+                for key in ("percentile", "similarity", "false_ratio", "nearest_taken", "to_positive"):
                     if reading.get(key) is not None:
                         found.setdefault(key, []).append(float(reading[key]))
     return {key: mean(values) for key, values in found.items()}

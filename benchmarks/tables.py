@@ -102,12 +102,17 @@ CCDRec's Table 3, as far as its rows are trained: each host with uniform negativ
 What is kept of these runs (docs/kept) is enough to compare others with them, user by user. CCDRec's content is 128-d
 **surrogates**. The paper's own figures, and the learning rates that each row tried, stand in [results.md](results.md).
 Below each comparison is what the meter read of the hard negatives, on average over all epochs: the share of the
-catalogue below them by the user's score; their likeness (cosine) to the positive, and to the item nearest to them that
-the user has taken, where they are made up; and how many times as often as random draws they are held-out items of
-validation.
+catalogue below them by the user's score, and by likeness (cosine) to the positive; how far they lie, where they are
+made up, from the positive and from the nearest item that the user has taken, in mean lengths of an item; and how many
+times as often as random draws they are held-out items of validation.
 """
-READ = {"percentile": "below, by score", "to_positive": "to the positive", "nearest_taken": "to the nearest taken",
-        "false_ratio": "false"}  # fmt: skip
+READ = {
+    "percentile": "below, by score",
+    "similarity": "below, by likeness",
+    "to_positive": "from the positive",
+    "nearest_taken": "from the nearest taken",
+    "false_ratio": "false",
+}
 SEQUENTIAL = """
 ## What comes next
 

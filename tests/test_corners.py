@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,12 @@ from foilrec.errors import BadData, BadOption, PartsDoNotFit
 from foilrec.graphs.nearest import neighbours
 from foilrec.hardness import Meter
 from foilrec.launch import launch
+from foilrec.mining.mine import Rules, mine
+from foilrec.mining.quarry import Quarry
 from foilrec.numerics import streams
 from foilrec.reading import read
 from foilrec.recipe import Recipe
+from foilrec.run import Run
 from foilrec.stretch import train
 
 
@@ -216,3 +222,121 @@ def test_an_encoder_reads_the_columns_that_a_reader_reads(tmp_path: Path) -> Non
     assert listing(str(path)).texts == ["a lamp. it shines"]
     path.write_text("id,text\n1,it shines\n", encoding="utf-8")
     assert listing(str(path)).texts == ["it shines"]
+
+
+def test_users_of_whom_nothing_was_seen_are_named_and_left_out(foilrec: Command, tmp_path: Path) -> None:
+    rows = [(f"u{u}", f"i{(3 * u + k) % 40}", 10 * k + u % 3) for u in range(30) for k in range(8)]
+    rows += [("late", f"i{k}", 1000 + k) for k in range(3)]
+    path = tmp_path / "clicks.csv"
+    path.write_text("user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows), encoding="utf-8")
+    data = read(path, time="time", split="random")
+    cold = replace(data, train=data.train[data.train[:, 0] != data.user_number("late")])
+    recipe = small(data={"name": "table", "path": str(path), "user": "user", "item": "item"})
+    run = train(recipe, tmp_path / "run", data=cold)
+    assert "late" not in run.recommend(top=2)["user"].to_list()
+    assert run.recommend("u1", top=2)["user"].to_list() == ["u1", "u1"]
+    assert repr(run) == f"Run({str(tmp_path / 'run')!r})"
+    with pytest.raises(BadOption, match="no user late, or no training row of them"):
+        run.recommend(["late"])
+
+
+def test_serving_needs_the_backbone_alone(ideal: Path, tmp_path: Path) -> None:
+    away = tmp_path / "made"
+    shutil.copytree(ideal, away)
+    recipe = small(backbone={"name": "vbpr", "dim": 4}, sampler={"name": "neggen", "path": str(away)})
+    run = train(recipe, tmp_path / "run")
+    shutil.rmtree(away)
+    assert Run(run.folder).recommend(top=1).height == 60
+
+
+def test_to_be_told_to_end_saves_what_was_trained(tmp_path: Path) -> None:
+    words = ["train", "shop.toml", "train.epochs=100000", "train.patience=0", "--out", "run"]
+    (tmp_path / "shop.toml").write_text(small().to_toml(), encoding="utf-8")
+    command = [sys.executable, "-c", "from foilrec.cli import main; main()", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        met = ""
+        while "epoch" not in met:  # the first line of an epoch
+            met = process.stderr.readline() or process.stdout.readline()
+        process.terminate()
+        said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+def test_a_part_may_lie_in_the_folder_of_the_command(
+    foilrec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '"""Mine."""\nfrom foilrec.core import Negatives, Sampler\n\n\nclass {0}(Sampler):\n    """Mine."""\n\n'
+    text += "    def forward(self, tables, batch, query):\n        {1}\n"
+    (tmp_path / "mine_here.py").write_text(
+        text.format("Few", "return Negatives(ids=self.unseen(batch, 1)[1:])")
+        + text.format("Nothing", "return None").partition("\n\n\n")[2]
+        + text.format("Crash", 'raise ValueError("no idea")').partition("\n\n\n")[2],
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    for name, told in (
+        ("Few", "Few gave 39 rows of Negatives for a batch of 40"),
+        ("Nothing", "Nothing gave NoneType for a batch of 40"),
+        ("Crash", "ValueError: no idea"),
+    ):
+        said = foilrec("check", f"mine_here:{name}")
+        assert said.code == 1 and f"BROKEN sampler/mine_here:{name}: " in said.out and told in said.out
+    said = foilrec("check", "nowhere_at_all:Part")
+    assert said.code == 2 and "PYTHONPATH" in said.err
+
+
+def test_an_audit_says_when_a_sampler_has_not_begun(foilrec: Command, tmp_path: Path) -> None:
+    path = tmp_path / "late.toml"
+    path.write_text(small(sampler={"name": "realhns"}).to_toml(), encoding="utf-8")
+    said = foilrec("audit", str(path), "--epochs", "2", "--rows", "100")
+    assert "realhns begins with epoch 6, counted from 0, and 2 epochs were trained" in said.out
+    said = foilrec("audit", str(path), "sampler=uniform", "--epochs", "2", "--rows", "100")
+    assert "begins with epoch" not in said.out
+
+
+def test_one_word_stands_for_an_inner_part_or_a_list_of_one() -> None:
+    changed = small().with_changes(
+        "backbone=cosine", "backbone.inner=lightgcn", "evaluate.ks=20", "evaluate.metrics=[recall, ndcg]"
+    )
+    model = changed.build(changed.read())[0]
+    assert type(model.inner).__name__ == "LightGCN"
+    assert changed.evaluate.ks == (20,) and changed.evaluate.metrics == ("recall", "ndcg")
+    mixed = small().with_changes("sampler=mixed", "sampler.parts=[uniform, dns]")
+    assert [type(part).__name__ for part in mixed.build(mixed.read())[1].parts] == ["Uniform", "DNS"]
+
+
+def test_a_folder_by_the_name_of_a_reader_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    with pytest.raises(BadData, match=r"write \./shop"):
+        read("shop")
+
+
+def test_the_same_clicks_under_another_name_can_be_compared(foilrec: Command, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        world = parts.build("dataset", "shop", users=60, items=60).read()
+        train(small(seed=0 if name == "first" else 1), tmp_path / name, data=replace(world, name=name))
+    assert foilrec("compare", str(tmp_path / "first"), str(tmp_path / "second")).code == 0
+
+
+def test_ranks_beyond_the_catalogue_are_refused() -> None:
+    rows = torch.randn(9, 4)
+    with pytest.raises(BadOption, match="ranks begin at 10, and there are 9 items"):
+        mine(rows, rows, torch.tensor([[0, 1]]), Rules(ranks=(10, 20)))
+
+
+def test_a_margin_beside_queries_that_know_the_answer_is_refused() -> None:
+    rows = torch.randn(9, 4)
+    quarry = Quarry(rows, rows, torch.tensor([[0, 1]]), after=True)
+    with pytest.raises(BadOption, match="how late it came"):
+        quarry.mine(Rules(ranks=(1, 3), margin=0.1))
+    quarry.mine(Rules(ranks=(1, 3)))
+
+
+def test_a_name_without_its_family_is_told_which_it_is(foilrec: Command) -> None:
+    said = foilrec("show", "dns")
+    assert said.code == 2 and "dns is a sampler: `foilrec show sampler dns`" in said.err
+    said = foilrec("check", "sampler/nope")
+    assert said.code == 2 and "There are: adar" in said.err

@@ -50,11 +50,14 @@ def problem(kind: str, name: str) -> str | None:
     }
     try:
         checks[parts.family(kind)](parts.find(kind, name))
-    except (ContractBroken, PartsDoNotFit) as error:
+    except FoilrecError as error:
         return str(error)
     except NotImplementedError as error:
         lacks = traceback.extract_tb(error.__traceback__)[-1].name
         return f"{name} has no {lacks} of its own: write it, as foilrec.core says"
+    except Exception as error:  # whatever a part of somebody's own may raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno}, in {last.name})"
     return None
 
 

@@ -230,13 +230,14 @@ class Sampler(nn.Module):
 
     lr: the learning rate of its own parameters (None: the optimizer's). alternates: in every epoch own_loss is
     minimised in a pass of its own over the batches, while the backbone stands still, before the pass in which the
-    sampler does.
+    sampler does. begins: the first epoch in which it has more to give than easy negatives.
     """
 
     log_q_is: str = "absent"
     shares_batch: bool = False
     lr: float | None = None
     alternates: bool = False
+    begins: int = 0
 
     def __init__(self, data: Data) -> None:
         super().__init__()
@@ -261,6 +262,11 @@ class Sampler(nn.Module):
         if lost := shapes.lost_rows(query):
             raise RunBroken(lost)
         made: Negatives = super().__call__(tables, batch, query)
+        if not isinstance(made, Negatives) or made.shape[0] != len(batch):
+            gave = f"{made.shape[0]} rows of Negatives" if isinstance(made, Negatives) else type(made).__name__
+            raise BadOption(
+                f"{type(self).__name__} gave {gave} for a batch of {len(batch)}: give Negatives, a row each."
+            )
         return made
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:

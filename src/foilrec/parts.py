@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -86,10 +87,15 @@ def find(kind: str, name: str) -> type:
 
 def _imported(kind: str, name: str, base: type) -> type:
     module, _, wanted = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as `python -m` has it: a file in the folder of the command
     try:
         found = getattr(importlib.import_module(module), wanted)
     except ModuleNotFoundError as error:
-        raise NoSuchPart(f"{name!r}: there is no module {error.name!r} on the path.") from error
+        raise NoSuchPart(
+            f"{name!r}: there is no module {error.name!r} in this folder or on the path. Go to the folder of its file, "
+            "or name that in PYTHONPATH."
+        ) from error
     except AttributeError as error:
         raise NoSuchPart(f"{name!r}: module {module!r} has no {wanted!r}.") from error
     if not (inspect.isclass(found) and issubclass(found, base)):
@@ -133,10 +139,16 @@ def check_options(kind: str, name: str, given: dict[str, Any]) -> None:
 def meant(hint: Any, word: Any) -> Any:
     """What a recipe's word stands for: "none", which TOML has no word for, is None where an option may be that.
 
-    >>> meant(float | None, "none"), meant(str | None, "none"), meant(float | None, 0.5)
-    (None, 'none', 0.5)
+    A text for an option that is a part itself is that part's name.
+
+    >>> meant(float | None, "none"), meant(str | None, "none"), meant(Backbone, "lightgcn")
+    (None, 'none', {'name': 'lightgcn'})
     """
     kinds = typing.get_args(hint)
+    if isinstance(word, str) and any(base in (hint, *kinds) for _, base in FAMILIES.values()):
+        return {"name": word}
+    if isinstance(word, list | tuple) and _is_list(hint):
+        return [meant(kinds[0], one) for one in word]
     none = isinstance(word, str) and word == "none" and type(None) in kinds and str not in kinds
     return None if none else word
 

@@ -164,6 +164,12 @@ class Recipe:
         model.seed, sampler.seed = streams.key(self.seed, "backbone"), streams.key(self.seed, "sampler")
         return model, sampler, loss
 
+    def build_backbone(self, data: Data) -> Backbone:
+        """The backbone alone, which is all that serving needs."""
+        model: Backbone = parts.build("backbone", self.backbone.name, data, **expand(self.backbone.options))
+        model.seed = streams.key(self.seed, "backbone")
+        return model
+
 
 def _apply(tree: dict[str, Any], change: str) -> None:
     """Sets one dotted key: "sampler.pool=32". Renaming a part drops the options of the old one; "sampler=dns" drops
@@ -219,6 +225,7 @@ def _settings(key: str, kind: type, table: Any) -> Any:
     if not isinstance(table, Mapping):
         raise BadOption(f"{key} must be a table, not {table!r}.")
     takes = {f.name: f for f in fields(kind)}
+    table = {name: [value] if _wants_list(takes, name, value) else value for name, value in table.items()}
     for name, value in table.items():
         if name not in takes:
             raise BadOption(f"[{key}] has no key {name!r}{did_you_mean(name, takes) or '.'} It has {', '.join(takes)}.")
@@ -226,6 +233,12 @@ def _settings(key: str, kind: type, table: Any) -> Any:
             kind_of = getattr(takes[name].type, "__name__", "") if isinstance(takes[name].type, type) else ""
             raise BadOption(f"{key}.{name} must be {kind_of or takes[name].type}, not {value!r}.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
+
+
+def _wants_list(takes: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether one value stands for a list of one."""
+    listed = name in takes and str(takes[name].type).startswith("tuple")
+    return listed and isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _lists(table: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class Run:
             near = f"; it holds the runs {some(inside)}." if inside else did_you_mean(self.folder.name, beside) or "."
             raise RunBroken(f"{self.folder} is no run folder: it has no recipe.toml{near}")
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
     @property
     def recipe(self) -> Recipe:
         """The recipe that the run followed."""
@@ -112,8 +115,9 @@ class Run:
     @cached_property
     def model(self) -> Backbone:
         """The backbone with its best weights, in evaluation mode."""
-        model, _, _ = self.recipe.build(self.data)
-        weights = files.load_tree(self.folder / "best.safetensors")
+        if not (self.folder / "best.safetensors").is_file() and (self.folder / "last.safetensors").is_file():
+            raise RunBroken(f"{self.folder} is not finished: go on with its recipe, --out {self.folder} and --resume.")
+        model, weights = self.recipe.build_backbone(self.data), files.load_tree(self.folder / "best.safetensors")
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -156,15 +160,16 @@ class Run:
         """The `top` items for some users (all by default): columns user, rank, item, score (6 digits), title if known.
 
         Ids are the source's own. Items taken in training are left out; a backbone that reads histories is told of all
-        that a user took, and all of it is left out. BadOption names users that the data does not have: `known_users`
-        tells them apart beforehand.
+        that a user took, and all of it is left out. BadOption names users that the data does not have, or of whom the
+        model has seen nothing: `known_users` tells them apart beforehand, and all leaves them out.
         """
         import polars as pl
 
-        numbers, unknown = (list(range(self.data.n_users)), []) if users is None else self.known_users(users)
-        if unknown:
-            raise BadOption(f"{self.data.name} has no user {some(unknown)}.")
-        known = ("train", "valid", "test") if self.model.history else ("train",)
+        everyone = self.data.raw_users(range(self.data.n_users))
+        numbers, unknown = self.known_users(everyone if users is None else [users] if isinstance(users, str) else users)
+        if unknown and users is not None:
+            raise BadOption(f"{self.data.name} has no user {some(unknown)}, or no training row of them.")
+        known = self._told
         who = torch.tensor(numbers, dtype=torch.long)
         ids, scores = top_k(self.model, who, top, self.data.seen_in(*known), known=known)
         keep = ids >= 0
@@ -180,7 +185,14 @@ class Run:
             columns["title"] = [self.data.titles[i] for i in what]
         return pl.DataFrame(columns)
 
+    @property
+    def _told(self) -> tuple[str, ...]:
+        return ("train", "valid", "test") if self.model.history else ("train",)
+
     def known_users(self, users: Sequence[object]) -> tuple[list[int], list[str]]:
-        """Numbers of the users that the data has, and the raw ids of those that it does not have."""
-        found = [(str(raw), self.data.user_number(raw)) for raw in users]
+        """Numbers of the users that the model knows, and the raw ids of those that the data does not have, or of whom
+        there is no training row (of a backbone that reads histories: no row at all)."""
+        met = self.data.seen_in(*self._told).counts > 0
+        numbers = {str(raw): self.data.user_number(raw) for raw in users}
+        found = [(raw, n if n is not None and met[n] else None) for raw, n in numbers.items()]
         return [n for _, n in found if n is not None], [raw for raw, n in found if n is None]

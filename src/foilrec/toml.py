@@ -26,15 +26,16 @@ def dumps(tree: Mapping[str, Any]) -> str:
 def value_of(text: str) -> Any:
     """The value that a text on a command line means as TOML, or the text itself; a number may leave its 0 out.
 
-    >>> value_of("0.4"), value_of(".5"), value_of("[1, 2]"), value_of("dns")
-    (0.4, 0.5, [1, 2], 'dns')
+    >>> value_of("0.4"), value_of(".5"), value_of("[1, 2]"), value_of("dns"), value_of("[recall, ndcg]")
+    (0.4, 0.5, [1, 2], 'dns', ['recall', 'ndcg'])
     """
     said = text.strip()
     whole = re.sub(r"^([+-]?)[.](?=[0-9])", r"\g<1>0.", said)
     try:
         return tomllib.loads(f"value = {whole}")["value"]
     except tomllib.TOMLDecodeError:
-        return said
+        bare = re.fullmatch(r"\[([\w@.+ ,-]+)\]", said)  # a list of texts that a shell took the quotes of
+        return [value_of(each) for each in bare[1].split(",") if each.strip()] if bare else said
 
 
 def _lines(tree: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:

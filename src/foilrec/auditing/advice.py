@@ -38,8 +38,8 @@ def _hard(at: Reading) -> Iterator[str]:
     if at.percentile < EASY:
         than = "as easy as uniform" if at.percentile > 1 - EASY else "easier than uniform"
         yield (
-            f"{than}: {ordinal(at.percentile)} percentile by the user's score. Raise the sampler's pool or power, or "
-            "take a sampler that looks at scores."
+            f"{than}: {ordinal(at.percentile)} percentile by the user's score. Take a sampler that looks at scores, "
+            "or raise this one's pool or power where it has one."
         )
     if at.percentile > EXTREME:
         yield (

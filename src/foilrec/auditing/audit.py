@@ -75,7 +75,19 @@ def audit_recipe(
                 audit.moments.append(Moment(f"epoch {epoch.number}", _read(epoch.hardness or {})))
                 if on_epoch is not None:
                     on_epoch(epoch)
+    audit.notes += _not_begun(recipe.sampler.name, stretch)
     return audit
+
+
+def _not_begun(name: str, stretch: Stretch) -> list[str]:
+    """What to say of a sampler that had not begun when the training ended."""
+    begins, epochs = stretch.trainer.objective.sampler.begins, stretch.trainer.progress.epoch
+    if begins < epochs:
+        return []
+    return [
+        f"{name} begins with epoch {begins}, counted from 0, and {epochs} epochs were trained: what was measured are "
+        f"the easy negatives before that. Give --epochs {begins + 1} or more."
+    ]
 
 
 def audit_samplers(recipe: Recipe, samplers: Sequence[str], on_sampler: Callable[[str], None] | None = None) -> Audit:
@@ -100,6 +112,7 @@ def audit_samplers(recipe: Recipe, samplers: Sequence[str], on_sampler: Callable
             if not whole:
                 audit.notes.append(f"{name} is left out: after the last epoch it gave no negative for any row.")
                 continue
+            audit.notes += _not_begun(name, stretch)
             audit.moments.append(Moment(name, whole, cost(stretch.trainer.objective, data)))
     if not audit.moments:
         raise PartsDoNotFit(f"None of the samplers works with this recipe. {' '.join(audit.notes)}")

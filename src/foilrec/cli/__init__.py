@@ -1,12 +1,13 @@
 """The command line: `foilrec --help` lists it. Heavy imports happen inside the commands, so that help is instant."""
 
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from foilrec.cli import audit, contest, data, encode, generate, mine, shelf, show_negatives, work
+from foilrec.cli import audit, contest, data, encode, export, generate, mine, shelf, show_negatives, work
 from foilrec.errors import FoilrecError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.command()(work.evaluate)
 app.command()(audit.audit)
 app.command()(show_negatives.show_negatives)
 app.command()(work.recommend)
+app.command()(export.export)
 app.command()(contest.compare)
 app.command()(mine.mine)
 app.command()(generate.generate)
@@ -41,7 +43,11 @@ def _options(
 
 
 def main() -> None:
-    """The entry point: an error of ours is one paragraph on stderr and exit code 2, never a traceback."""
+    """The entry point: an error of ours is one paragraph on stderr and exit code 2, never a traceback.
+
+    To be told to end (SIGTERM, as clusters do) is as to be interrupted: what was trained is saved.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except FoilrecError as error:

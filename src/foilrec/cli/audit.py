@@ -19,7 +19,10 @@ LEGEND = (
     "harder than: share of the items a user has not taken that score lower (middle half: its quartiles); more alike "
     "than: the same by likeness to the positive; beat positive: share scoring above it; height / positive's: above the "
     "user's mean score, the positive at 1; gradient of top 1%: what the "
-    "heaviest 1% of the negatives carry; false / uniform: validation positives drawn, over uniform's (95% bounds)."
+    "heaviest 1% of the negatives carry; false / uniform: validation positives drawn, over uniform's (95% bounds); "
+    "truly liked: how likely users like them, where the world tells; items reached / uniform: distinct items drawn; "
+    "repeats: draws that repeat one of their row. Of made-up vectors: their length over the items', and how far they "
+    "lie from the nearest item and from the positive, in mean lengths of an item (1 - cos to it: by angle)."
 )
 
 

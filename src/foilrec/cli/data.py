@@ -65,6 +65,14 @@ def convert(
 
     data = _read(path, reader, o)
     typer.echo(f"{write(data, out)}: {data.n_users:,} users, {data.n_items:,} items, fingerprint {data.fingerprint}")
+    for note in data.notes:
+        typer.echo(f"note  {note}")
+    kept = (
+        "each row's place among its user's, not its time"
+        if data.timed
+        else "no times: they are kept of a split by them"
+    )
+    typer.echo(f"note  written are this split, and {kept}. To split otherwise, convert the source anew.")
 
 
 def _read(path: str, reader: str | None, settings: list[str] | None) -> "Data":

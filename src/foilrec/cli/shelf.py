@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foilrec.errors import BadOption, NoSuchPart, did_you_mean
+from foilrec.errors import BadOption, NoSuchPart
 
 
 def list_parts(
@@ -34,6 +34,9 @@ def show(
     if not name:
         family, _, name = family.partition("/")
     if not name:
+        found = [kind for kind in parts.FAMILIES if family in parts.names(kind)]
+        if found:
+            raise BadOption(f"{family} is a {found[0]}: `foilrec show {found[0]} {family}`.")
         kind = parts.family(family)
         raise BadOption(f"Which {kind}? `foilrec show {kind} NAME`, of {', '.join(parts.names(kind))}.")
     part = parts.find(family, name)
@@ -72,7 +75,7 @@ def _wanted(what: str) -> list[tuple[str, str]]:
     kind, _, name = what.partition("/")
     kinds = [parts.family(kind)] if kind else list(parts.FAMILIES)
     if name and name not in parts.names(kinds[0]):
-        raise NoSuchPart(f"There is no {kinds[0]} {name!r}{did_you_mean(name, parts.names(kinds[0])) or '.'}")
+        parts.find(kinds[0], name)  # says which there are
     return [(k, n) for k in kinds for n in ([name] if name else parts.names(k))]
 
 

@@ -134,7 +134,10 @@ def recommend(
     top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl (default: the terminal)")] = None,
 ) -> None:
-    """The best items for some users, in the source's own ids; what they took in training is left out."""
+    """The best items for some users, in the source's own ids.
+
+    What they took in training is left out; of a run over histories, all that they took.
+    """
     from foilrec import run as runs
     from foilrec.files import written_whole
 
@@ -146,7 +149,7 @@ def recommend(
     unknown = [] if asked is None else loaded.known_users(asked)[1]
     if asked and len(unknown) == len(asked):
         hint = f" Write --users @{users} to read that file." if Path(users).is_file() else ""
-        raise BadOption(f"The training data has none of the users {some(unknown)}.{hint}")
+        raise BadOption(f"The training data has none of the users {some(unknown)}, or no training row of them.{hint}")
     table = loaded.recommend(None if asked is None else [user for user in asked if user not in unknown], top)
     if out is None:
         every = table["user"].unique(maintain_order=True)
@@ -160,7 +163,8 @@ def recommend(
             getattr(table, writers[out.suffix])(draft)
         typer.echo(f"{table['user'].n_unique()} users, {len(table)} rows: {out}")
     if unknown:
-        typer.echo(f"foilrec: {len(unknown)} unknown users got no recommendations: {some(unknown, 20)}.", err=True)
+        said = f"{len(unknown)} users of whom the training data has nothing got no recommendations"
+        typer.echo(f"foilrec: {said}: {some(unknown, 20)}.", err=True)
         raise typer.Exit(1)
 
 

@@ -96,7 +96,7 @@ def _data(run: "Run") -> str:
     if not (isinstance(data, dict) and {"name", "fingerprint"} <= set(data)):
         raise RunBroken(f"{run.folder}/about.json is damaged: it does not name the data.")
     if "interactions" in data:
-        return f"{data['name']}, interactions {data['interactions']}"
+        return f"interactions {data['interactions']}"  # whatever the file is called
     return f"{data['name']}, fingerprint {data['fingerprint']}"
 
 

@@ -102,6 +102,8 @@ def mine(
             raise BadOption(
                 f"Mining: pair {row} names {name} {int(pairs[row, side])}, of {len(rows)} (counted from 0)."
             )
+    if rules.ranks[0] > len(items):
+        raise BadOption(f"Mining: ranks begin at {rules.ranks[0]}, and there are {len(items):,} items.")
     pairs = pairs[pairs[:, 0].argsort(stable=True)]
     index = SeenIndex(pairs, len(queries), len(items)) if seen is None else seen
     if approximate(len(items), search):

@@ -29,16 +29,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quarry:
-    """Queries [Q, D], items [I, D], pairs [P, 2] of a query and its positive, and what queries never get."""
+    """Queries [Q, D], items [I, D], pairs [P, 2] of a query and its positive, and what queries never get.
+
+    after: queries were made of all their items, as those of a backbone that reads histories: how a positive scores
+    beside them says how late it came.
+    """
 
     queries: Tensor
     items: Tensor
     pairs: Tensor
     seen: SeenIndex | None = None
     data: Data | None = None
+    after: bool = False
 
     def mine(self, rules: Rules, *, cosine: bool = False, search: Search = "auto") -> Mined:
         """Hard negatives of every pair; cosine: of rows of length 1; search: see mining.mine."""
+        if self.after and (rules.margin, rules.relative) != (None, None):
+            raise BadOption(
+                "Mining: this run reads histories, and its users were asked after all their items: a positive's score "
+                "then tells how late it came, so that no margin can be kept from it. Do without margin and relative."
+            )
         queries, items = (normalize(x) for x in (self.queries, self.items)) if cosine else (self.queries, self.items)
         return mine(queries, items, self.pairs, rules, self.seen, search=search)
 
@@ -81,7 +91,8 @@ def of_run(folder: str | Path) -> Quarry:
     data, model = run.data, run.model
     tables, users = model.propagate(), torch.arange(data.n_users)
     parts = [model.query(tables, data.ask(part, model.history)) for part in users.split(4096)]
-    return Quarry(torch.cat(parts).cpu(), tables.items.detach().cpu(), data.train, data.seen, data)
+    items = tables.items.detach().cpu()
+    return Quarry(torch.cat(parts).cpu(), items, data.train, data.seen, data, after=bool(model.history))
 
 
 def of_files(items: str | Path, pairs: str | Path, queries: str | Path | None = None) -> Quarry:

@@ -33,6 +33,11 @@ def reader_of(source: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(source, str | Path):
         raise BadData(f"A data set is a path, the name of a reader or a data frame, not {type(source).__name__}.")
     if isinstance(source, str) and source in parts.names("dataset"):
+        if Path(source).exists():
+            raise BadData(
+                f"{source!r} is the name of a reader, and of something here: write ./{source} for that, or go to "
+                "another folder to ask the reader by its name."
+            )
         return source, {}
     if isinstance(source, str) and not Path(source).exists() and Path(source).name == source and "." not in source:
         known = parts.names("dataset")

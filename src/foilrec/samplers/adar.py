@@ -104,6 +104,7 @@ class ADAR(Sampler):
             raise BadOption("adar: cosine knows the expected transition alone: take neither draw nor reverse with it.")
         self.boundary, self.drawn, self.cosine = Boundary(boundary, place, sample), transition == "draw", cosine
         self.confidence, self.begin, self.ramp, self.warmup = confidence, begin, ramp, warmup
+        self.begins = warmup
         self.plain, self.t_min, self.band, self.skip = noise == "plain", t_min, tuple(band), undecided == "skip"
         self.weight, self.count, self.reverse, self.dim, self.lr = weight, count, reverse, dim, lr
         clip = CLIP if prediction == "epsilon" else None

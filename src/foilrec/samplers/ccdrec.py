@@ -71,7 +71,7 @@ class CCDRec(Sampler):
         self.delta, self.end, self.omega, self.top, self.fixed = delta, end, omega, top, stage
         self.candidates = max(1, round(candidates * data.n_items if candidates < 1 else candidates))
         self.cosine, self.per_row, self.legacy = similarity == "cosine", per_row, legacy
-        self.start = delta if start is None else start
+        self.start, self.begins = delta if start is None else start, 1
         self.pool: Tensor | None = None
         self.stage = 0
 

@@ -90,6 +90,7 @@ class DMNS(Sampler):
         )
         self.places = [int(place) for place in places]
         self.weights, self.most, self.start = [1.0, *weights], calibrate, start_epoch
+        self.begins = start_epoch
         self.normalise, self.absolute, self.inner_steps, self.dim = normalise, error == "absolute", inner_steps, dim
         self.lr, self.alternates = lr, passes == "alternate"
         self.diffusion = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)

@@ -131,6 +131,7 @@ class GDNSM(Sampler):
         )
         self.modalities, self.scales = names, _scales(names, scale)
         self.draws, self.start, self.power, self.beta = draws, start_epoch, power, beta
+        self.begins = start_epoch
         self.measured, self.hard_first = level_order == "measured", compose == "hard_first"
         self.back, self.stop, self.normalise, self.inner_steps = reverse_steps, stop, normalise, inner_steps
         self.dim, self.most, self.guard, self.by_score = dim, calibrate, guard, difficulty == "score"

@@ -52,6 +52,7 @@ class RealHNS(Sampler):
             clusters=(clusters, clusters >= 1, "at least 1"),
         )
         self.pool, self.count, self.start, self.delta, self.clusters = pool, count, start, delta, clusters
+        self.begins = start + 1
         self.first, self.last = math.floor(low * pool), max(math.floor(low * pool) + 1, math.ceil(high * pool))
         self.most = 1.0
 

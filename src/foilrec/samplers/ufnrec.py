@@ -67,6 +67,7 @@ class UFNRec(Sampler):
             decay=(decay, 0 <= decay < 1, "at least 0 and below 1"),
         )
         self.count, self.memory, self.patience, self.start = count, memory, patience, start
+        self.begins = start + 1
         self.consistency, self.decay = consistency, decay
         for name in ("", "next_"):
             self.register_buffer(f"{name}items", torch.full((len(data.train), memory), -1, dtype=torch.int32))
