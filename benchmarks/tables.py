@@ -87,7 +87,7 @@ CHANCES = """
 
 Recall@20 on validation with seed 0 at three learning rates, all else as in the recipe (`python -m benchmarks.rates`,
 docs/rates.jsonl). A recipe keeps its rate unless another is better by more than .001: seeds of one and the same recipe
-differ by as much (the five of FREEDOM have a standard deviation of .0017).
+differ by as much (on validation the five of FREEDOM have a standard deviation of .0017).
 
 | recipe | .0005 | .001 | .002 | the recipe's | CPU s in all |
 |---|---|---|---|---|---|
