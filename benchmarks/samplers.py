@@ -27,8 +27,8 @@ Written by `python -m benchmarks.samplers`: LightGCN (its layers kept, for sampl
 epochs with each sampler's defaults, one seed, and {rows:,} training rows measured with the weights of the last epoch.
 {legend}
 A sampler that needs another backbone or other data, or that had not begun when the training ended, is named below its
-table; mixed, which is made of others, and neggen, which reads a folder, are left out. What these short trainings say is how hard and how false
-the draws are, not which sampler trains best: that is in [the results](results.md).
+table; mixed, which is made of others, and neggen, which reads a folder, are left out. What these short trainings say is
+how hard and how false the draws are, not which sampler trains best: that is in [the results](results.md).
 """
 
 

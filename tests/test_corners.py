@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+import foilrec as foilrec_package
 from commands import Command
 from foilrec import parts
 from foilrec.auditing.advice import advise
@@ -340,3 +341,16 @@ def test_a_name_without_its_family_is_told_which_it_is(foilrec: Command) -> None
     assert said.code == 2 and "dns is a sampler: `foilrec show sampler dns`" in said.err
     said = foilrec("check", "sampler/nope")
     assert said.code == 2 and "There are: adar" in said.err
+
+
+def test_a_table_of_items_tells_more_or_less_than_there_is(tmp_path: Path) -> None:
+    clicks, items = tmp_path / "clicks.csv", tmp_path / "items.csv"
+    clicks.write_text("user,item\n" + "".join(f"u{u},i{(u + k) % 20}\n" for u in range(20) for k in range(6)))
+    items.write_text("id,title\n" + "".join(f"i{i},thing {i}\n" for i in range(3, 25)))
+    data = parts.build("dataset", "table", path=str(clicks), user="user", item="item", items=str(items)).read()
+    assert "5 items of items.csv have no interactions and are left out" in data.notes
+    assert "items.csv does not tell of 3 of the 20 items" in data.notes
+
+
+def test_the_version_is_where_it_is_looked_for() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", foilrec_package.__version__)

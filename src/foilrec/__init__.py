@@ -52,6 +52,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The late import of a public name (PEP 562)."""
     if name not in _HOME:
+        if name == "__version__":
+            return import_module("importlib.metadata").version("foilrec")
         raise AttributeError(f"module 'foilrec' has no attribute {name!r}")
     return getattr(import_module(f"foilrec.{_HOME[name]}"), name)
 

@@ -54,6 +54,6 @@ def _device(name: str) -> torch.device:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadOption(
-            f"device = {name!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}): take cpu, "
+            f"device = {name!r} cannot be used here ({str(error).splitlines()[0][:100].rstrip('.')}): take cpu, "
             "or cuda where torch finds a GPU."
         ) from error

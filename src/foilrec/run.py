@@ -109,7 +109,8 @@ class Run:
         if data.fingerprint != known:
             raise RunBroken(
                 f"{self.folder} was made on other data: its fingerprint is {known}, that of {data.name!r} "
-                f"now is {data.fingerprint}. Restore the data, or train into a new folder."
+                f"now is {data.fingerprint}. Restore the data, or train into a new folder. If it was trained on data "
+                "that was handed over in Python, hand that over again: Run(folder, data=...)."
             )
 
     @cached_property

@@ -32,8 +32,7 @@ def export(run: Run, folder: str | Path, *, form: str = "parquet", force: bool =
         raise BadOption(f"{place} is a {'file' if place.is_file() else 'run folder'}: name a folder of its own.")
     if not force and (held := sorted(path.name for path in place.glob("[!.]*"))):
         raise BadOption(f"{place} holds {some(held)}: name a new or empty folder, or replace an export with --force.")
-    sides = _sides(run, form)
-    about = _about(run, sides, form)
+    about = _about(run, sides := _sides(run, form), form)
     _clear(place)
     for side, made in sides.items():
         _write(place, side, *made, form)
@@ -86,5 +85,5 @@ def _write(folder: Path, side: str, ids: list[Any], vectors: NDArray[np.float32]
             np.save(draft, vectors, allow_pickle=False)
             write_text(folder / f"{side}s.txt", "".join(f"{raw}\n" for raw in ids))
         else:
-            column = pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
-            pl.DataFrame({side: ids, "vector": column}).write_parquet(draft)
+            fixed = {"vector": pl.Array(pl.Float32, vectors.shape[1])}
+            pl.DataFrame({side: ids, "vector": vectors}, schema_overrides=fixed).write_parquet(draft)

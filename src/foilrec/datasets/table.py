@@ -89,7 +89,11 @@ class Table(Reader):
         if self.items is None:
             return Extras(features, notes=notes)
         file, keys = existing_file(folder / self.items), log.item_ids or range(log.n_items)
-        titles, descriptions = told(file, read_texts(file), list(keys), log.name)
+        texts, known = read_texts(file), set(map(str, keys))
+        titles, descriptions = told(file, texts, list(keys), log.name)
+        without, silent = sum(key not in known for key in texts), sum(key not in texts for key in known)
+        notes += [f"{without:,} items of {file.name} have no interactions and are left out"] if without else []
+        notes += [f"{file.name} does not tell of {silent:,} of the {len(known):,} items"] if silent else []
         pictures = pictures_of(file)
         shown = [pictures.get(str(key)) for key in keys] if pictures else None
         return Extras(features, titles=titles, descriptions=descriptions, pictures=shown, notes=notes)
