@@ -172,7 +172,8 @@ def test_check_says_which_parts_keep_their_contract(
         ("check samplr", "did you mean 'sampler'"),
         ("check foilrec.errors:BadData", "is no part"),
         ("check nowhere:Mine", "there is no module 'nowhere'"),
-        ("show dns", "There is no family 'dns'"),
+        ("show dns", "dns is a sampler: `foilrec show sampler dns`"),
+        ("show nothing", "There is no family 'nothing'"),
         ("train tniy.toml", "did you mean 'tiny.toml'"),
         ("train tiny.toml sampler.name=dsn", "did you mean 'dns'"),
         ("train tiny.toml train.epoch=3", "did you mean 'epochs'"),
@@ -259,7 +260,7 @@ def test_partly_unknown_users_are_named_and_the_others_answered(shelf: Path, foi
     (tmp_path / "who.txt").write_text("u0003\nnobody\n\n u0001 \n", encoding="utf-8")
     for users in ("u0003,nobody,u0001", f"@{tmp_path / 'who.txt'}"):
         said = foilrec("recommend", shelf / "run", "--users", users, "--top", 2)
-        assert said.code == 1 and "1 unknown users" in said.err and "nobody" in said.err
+        assert said.code == 1 and "nothing of 1 of those asked for" in said.err and "nobody" in said.err
         assert [line.split("\t")[0] for line in said.out.splitlines()] == ["user", *["u0003"] * 2, *["u0001"] * 2]
     assert foilrec("recommend", shelf / "run", "--users", "u0003").code == 0
 

@@ -163,7 +163,7 @@ def recommend(
             getattr(table, writers[out.suffix])(draft)
         typer.echo(f"{table['user'].n_unique()} users, {len(table)} rows: {out}")
     if unknown:
-        said = f"{len(unknown)} users of whom the training data has nothing got no recommendations"
+        said = f"the training data has nothing of {len(unknown):,} of those asked for, who got no recommendations"
         typer.echo(f"foilrec: {said}: {some(unknown, 20)}.", err=True)
         raise typer.Exit(1)
 
