@@ -49,8 +49,8 @@ form (`benchmarks/usual.py`) is our own writing of what toolboxes do: trainable 
 whole catalogue projected at each step, COO products, negatives and hits in Python. Training is timed once
 warm, the least of four rounds of either form. A bar is the least ratio aimed at; a
 row below its bar falls short. Rows of one kind (training, steps, lattice, ranking, negatives, footprint) are of one
-run, the last. Where wall seconds are far above CPU seconds the machine was busy with other work, and seconds of such
-rows are no one's; their ratios are of rounds in turn. Rows of samplers are of their state after an epoch: gdnsm's
+run, the last. Where wall seconds are far above CPU seconds the machine was busy with other work: read such rows by
+their ratios, which are of rounds in turn. Rows of samplers are of their state after an epoch: gdnsm's
 levels are not open then. Machine: {machine}.
 
 | what | ours, CPU s | wall s | usual, CPU s | wall s | ratio | bar | note |

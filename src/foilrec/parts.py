@@ -145,12 +145,13 @@ def meant(hint: Any, word: Any) -> Any:
     (None, 'none', {'name': 'lightgcn'})
     """
     kinds = typing.get_args(hint)
-    if isinstance(word, str) and any(base in (hint, *kinds) for _, base in FAMILIES.values()):
-        return {"name": word}
     if isinstance(word, list | tuple) and _is_list(hint):
         return [meant(kinds[0], one) for one in word]
-    none = isinstance(word, str) and word == "none" and type(None) in kinds and str not in kinds
-    return None if none else word
+    if not isinstance(word, str):
+        return word
+    if word == "none" and type(None) in kinds and str not in kinds:
+        return None
+    return {"name": word} if any(base in (hint, *kinds) for _, base in FAMILIES.values()) else word
 
 
 def nested(hint: Any, value: object) -> str | None:
