@@ -191,7 +191,7 @@ def test_check_says_which_parts_keep_their_contract(
         ("recommend run --out best.txt", ".parquet, .csv, .jsonl"),
         ("recommend run --users nobody,nor-he", "none of the users nobody, nor-he"),
         ("recommend run --users @nowhere.txt", "there is no file nowhere.txt"),
-        ("recommend run --users ,", "names no user"),
+        ("recommend run --users ,", "names none"),
         ("recommend run --users u0001 --out said.json/best.csv", "cannot be written"),
     ],
 )
@@ -263,6 +263,18 @@ def test_partly_unknown_users_are_named_and_the_others_answered(shelf: Path, foi
         assert said.code == 1 and "nothing of 1 of those asked for" in said.err and "nobody" in said.err
         assert [line.split("\t")[0] for line in said.out.splitlines()] == ["user", *["u0003"] * 2, *["u0001"] * 2]
     assert foilrec("recommend", shelf / "run", "--users", "u0003").code == 0
+
+
+def test_what_is_out_of_stock_is_not_recommended(shelf: Path, foilrec: Command, tmp_path: Path) -> None:
+    words = ("recommend", shelf / "run", "--users", "u0003", "--top", 4)
+    items = [line.split("\t")[2] for line in foilrec(*words).out.splitlines()[1:]]
+    (tmp_path / "gone.txt").write_text(f"{items[0]}\nnew\n", encoding="utf-8")
+    said = foilrec(*words, "--hide", f"@{tmp_path / 'gone.txt'}")
+    assert said.code == 0 and said.err == "--hide: the training data has none of new.\n"
+    assert [line.split("\t")[2] for line in said.out.splitlines()[1:4]] == items[1:]
+    only = foilrec(*words, "--only", ",".join(items[1:3]))
+    assert [line.split("\t")[2] for line in only.out.splitlines()[1:]] == items[1:3]
+    assert foilrec(*words, "--only", "new").code == foilrec(*words, "--hide", f"@{tmp_path / 'no'}").code == 2
 
 
 def test_a_damaged_run_is_named(shelf: Path, foilrec: Command, tmp_path: Path) -> None:

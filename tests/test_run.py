@@ -547,6 +547,22 @@ def test_recommendations_speak_in_raw_ids_and_leave_out_what_was_taken(
     assert [title[item] for item in table["item"]] == table["title"].to_list()
 
 
+def test_some_items_are_hidden_from_all_or_are_all_there_is_to_choose_from(straight: Callable[[str], Run]) -> None:
+    run = straight("bprmf")
+    whole = run.recommend(top=60)
+    first = whole["item"][0]
+    left = run.recommend(top=60, hide=[first, "never-was"])
+    assert left.drop("rank").equals(whole.filter(pl.col("item") != first).drop("rank"))
+    assert left.group_by("user", maintain_order=True).agg(pl.col("rank").is_sorted())["rank"].all()
+    some = sorted(whole["item"].unique())[:7]
+    chosen = run.recommend(top=60, hide=some[0], only=some)
+    assert chosen.drop("rank").equals(whole.filter(pl.col("item").is_in(some[1:])).drop("rank"))
+    assert run.known_items([first, "never-was", first]) == (run.known_items(first)[0], ["never-was"])
+    for hide, only in ((whole["item"].unique(), None), ((), ["never-was"]), (some, some)):
+        with pytest.raises(BadOption, match="None of the items to choose from"):
+            run.recommend(hide=hide, only=only)
+
+
 def test_unknown_users_are_named(straight: Callable[[str], Run]) -> None:
     run = straight("bprmf")
     assert run.known_users(["u0001", "nobody", 5]) == ([1], ["nobody", "5"])

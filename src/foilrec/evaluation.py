@@ -160,16 +160,20 @@ def top_k(
     k: int,
     masked: SeenIndex | None = None,
     *,
+    hidden: Tensor | None = None,
     known: tuple[str, ...] = ("train",),
     block: int = BLOCK,
 ) -> tuple[Tensor, Tensor]:
     """The k best items of some users, the lower id first where scores are equal: ids [n, k], scores [n, k].
 
-    masked: items that are left out, by user. known: the phases that a backbone with a history is told of. Where fewer
-    than k are left, ids are -1 and scores -inf.
+    masked: items that are left out, by user; hidden [m]: for everybody. known: the phases that a backbone with a
+    history is told of. Where fewer than k are left, ids are -1 and scores -inf.
     """
-    tables = model.eval().propagate()
-    found = [kernels.best(scores, k) for _, scores in _blocks(model, tables, users, masked, known, block)]
+    tables, found = model.eval().propagate(), []
+    for _, scores in _blocks(model, tables, users, masked, known, block):
+        if hidden is not None:
+            scores[:, hidden.to(scores.device)] = torch.nan
+        found.append(kernels.best(scores, k))
     if not found:
         return torch.empty(0, k, dtype=torch.long), torch.empty(0, k)
     return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])

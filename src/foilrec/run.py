@@ -157,12 +157,21 @@ class Run:
         """Whether the sampler can be asked again: it learns nothing, or what it learnt was kept."""
         return (self.folder / "sampler.safetensors").is_file() or not self.recipe.build(self.data)[1].state_dict()
 
-    def recommend(self, users: Sequence[object] | None = None, top: int = 10) -> "pl.DataFrame":
+    def recommend(
+        self,
+        users: Sequence[object] | None = None,
+        top: int = 10,
+        *,
+        hide: Sequence[object] = (),
+        only: Sequence[object] | None = None,
+    ) -> "pl.DataFrame":
         """The `top` items for some users (all by default): columns user, rank, item, score (6 digits), title if known.
 
         Ids are the source's own. Items taken in training are left out; a backbone that reads histories is told of all
         that a user took, and all of it is left out. BadOption names users that the data does not have, or of whom the
-        model has seen nothing: `known_users` tells them apart beforehand, and all leaves them out.
+        model has seen nothing: `known_users` tells them apart beforehand, and all leaves them out. hide: items that
+        nobody gets, what is out of stock, say. only: items to choose from. What the data does not have is passed over
+        in both: `known_items` tells.
         """
         import polars as pl
 
@@ -172,7 +181,8 @@ class Run:
             raise BadOption(f"{self.data.name} has no user {some(unknown)}, or no training row of them.")
         known = self._told
         who = torch.tensor(numbers, dtype=torch.long)
-        ids, scores = top_k(self.model, who, top, self.data.seen_in(*known), known=known)
+        hidden = self._hidden(hide, only)
+        ids, scores = top_k(self.model, who, top, self.data.seen_in(*known), hidden=hidden, known=known)
         keep = ids >= 0
         place = (torch.arange(ids.shape[1]) + 1).expand_as(ids)[keep].tolist()
         what = ids[keep].tolist()
@@ -189,6 +199,23 @@ class Run:
     @property
     def _told(self) -> tuple[str, ...]:
         return ("train", "valid", "test") if self.model.history else ("train",)
+
+    def _hidden(self, hide: Sequence[object], only: Sequence[object] | None) -> torch.Tensor | None:
+        if only is None and not len(hide):
+            return None
+        gone = torch.full((self.data.n_items,), only is not None)
+        if only is not None:
+            gone[self.known_items(only)[0]] = False
+        gone[self.known_items(hide)[0]] = True
+        if gone.all():
+            raise BadOption(f"None of the items to choose from is one of {self.data.name}'s that may be shown.")
+        return gone.nonzero().squeeze(1)
+
+    def known_items(self, items: Sequence[object]) -> tuple[list[int], list[str]]:
+        """Numbers of the items that the data has, and the raw ids of those that it does not."""
+        numbers = {str(raw): number for number, raw in enumerate(self.data.raw_items(range(self.data.n_items)))}
+        asked = dict.fromkeys(map(str, [items] if isinstance(items, str) else items))
+        return [numbers[raw] for raw in asked if raw in numbers], [raw for raw in asked if raw not in numbers]
 
     def known_users(self, users: Sequence[object]) -> tuple[list[int], list[str]]:
         """Numbers of the users that the model knows, and the raw ids of those that the data does not have, or of whom

@@ -133,6 +133,8 @@ def recommend(
     users: Annotated[str, typer.Option(help="raw ids with commas between, @FILE with one a line, or all")] = "all",
     top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl (default: the terminal)")] = None,
+    hide: Annotated[str | None, typer.Option(help="raw ids of items that nobody gets, or @FILE")] = None,
+    only: Annotated[str | None, typer.Option(help="raw ids of the items to choose from, or @FILE")] = None,
 ) -> None:
     """The best items for some users, in the source's own ids.
 
@@ -145,12 +147,14 @@ def recommend(
     if out is not None and out.suffix not in writers:
         raise BadOption(f"--out {out}: the ending must be one of {', '.join(writers)}.")
     loaded = runs.Run(run)
-    asked = None if users == "all" else _ids(users)
+    asked = None if users == "all" else _ids("users", users)
+    hidden, chosen = (None if ids is None else _ids(name, ids) for name, ids in (("hide", hide), ("only", only)))
     unknown = [] if asked is None else loaded.known_users(asked)[1]
     if asked and len(unknown) == len(asked):
         hint = f" Write --users @{users} to read that file." if Path(users).is_file() else ""
         raise BadOption(f"The training data has none of the users {some(unknown)}, or no training row of them.{hint}")
-    table = loaded.recommend(None if asked is None else [user for user in asked if user not in unknown], top)
+    known = None if asked is None else [user for user in asked if user not in unknown]
+    table = loaded.recommend(known, top, hide=hidden or (), only=chosen)
     if out is None:
         every = table["user"].unique(maintain_order=True)
         few = users == "all" and sys.stdout.isatty() and len(every) > SHOWN
@@ -162,20 +166,23 @@ def recommend(
         with written_whole(out) as draft:
             getattr(table, writers[out.suffix])(draft)
         typer.echo(f"{table['user'].n_unique()} users, {len(table)} rows: {out}")
+    for name, items in (("hide", hidden), ("only", chosen)):
+        if lacking := loaded.known_items(items or ())[1]:
+            typer.echo(f"--{name}: the training data has none of {some(lacking)}.", err=True)
     if unknown:
         said = f"the training data has nothing of {len(unknown):,} of those asked for, who got no recommendations"
         typer.echo(f"foilrec: {said}: {some(unknown, 20)}.", err=True)
         raise typer.Exit(1)
 
 
-def _ids(text: str) -> list[str]:
+def _ids(option: str, text: str) -> list[str]:
     try:
         parts = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines() if text.startswith("@") else text.split(",")
     except FileNotFoundError as error:
-        raise BadOption(f"--users {text}: there is no file {text[1:]}.") from error
+        raise BadOption(f"--{option} {text}: there is no file {text[1:]}.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BadOption(f"--users {text}: {text[1:]} cannot be read as text ({error}).") from error
+        raise BadOption(f"--{option} {text}: {text[1:]} cannot be read as text ({error}).") from error
     ids = [part.strip() for part in parts if part.strip()]
     if not ids:
-        raise BadOption(f"--users {text!r} names no user.")
+        raise BadOption(f"--{option} {text!r} names none.")
     return ids
