@@ -25,7 +25,8 @@ class Table(Reader):
 
     path: a .csv, .tsv or .parquet file (a text file may part its columns by tabs, commas, semicolons or bars).
     frame: a polars or pandas data frame instead.
-    user, item, time, rating, label: the names of the columns; label holds 0 (train), 1 (valid) and 2 (test).
+    user, item, time, rating, label: the names of the columns; label holds 0 (train), 1 (valid) and 2 (test). Times are
+    numbers of any unit, or dates as in ISO 8601 (2024-05-31, 2024-05-31 08:30:00+02:00; UTC where nothing is said).
     items: a table of the items, .csv, .tsv, .jsonl or .parquet: itemID or item, title, and perhaps description and
     picture (a path from its own folder on).
     features: {modality: file of rows}; feature_ids: a file with the raw item id of each row, one a line.

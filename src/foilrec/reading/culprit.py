@@ -6,18 +6,21 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from foilrec.errors import BadData
+from foilrec.reading.dates import is_date
 
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d+")
 _CURES = {
     "number": "Users and items are numbered 0, 1, 2 and so on; for other ids, use the reader recbole or table.",
     "label": "The labels are 0 (train), 1 (valid) and 2 (test).",
-    "float": "Put a finite number there (a time is one too: seconds since 1970, say, and no date), or drop the line.",
+    "float": "Put a finite number there, or drop the line.",
+    "time": "Put a finite number there, or in every line a date such as 2024-05-31 or 2024-05-31T08:30:00Z.",
+    "date": "Put a date there such as 2024-05-31 or 2024-05-31T08:30:00Z, as in the first line, or drop the line.",
     "id": "Give it an id, or drop the line.",
 }
 
@@ -26,13 +29,18 @@ _CURES = {
 class Column:
     """One column to read: what it is for, its name and place in the file, and what its values must be.
 
-    Kinds: id (any text), number (an integer from 0), label (0, 1 or 2), float (a finite number).
+    Kinds: id (any text), number (an integer from 0), label (0, 1 or 2), float (a finite number), time (a finite number
+    or, in all rows alike, a date; which of them, `told` says), date.
     """
 
     role: str
     name: str
     position: int
-    kind: Literal["id", "number", "label", "float"]
+    kind: Literal["id", "number", "label", "float", "time", "date"]
+
+    def told(self, first: str) -> "Column":
+        """The column itself; one of times as one of dates, if its first value is one."""
+        return replace(self, kind="date") if self.kind == "time" and is_date(first) else self
 
 
 def records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
@@ -135,7 +143,9 @@ def fault(text: str, kind: str) -> str:
     """What is wrong with the text of a value, or nothing."""
     if kind == "id":
         return "is no id" if not text else ""
-    if kind == "float":
+    if kind == "date":
+        return "" if is_date(text) else "is not a date"
+    if kind in ("float", "time"):
         return "" if _FLOAT.fullmatch(text) and math.isfinite(float(text)) else "is not a finite number"
     if not _INTEGER.fullmatch(text):
         return "is not a whole number"

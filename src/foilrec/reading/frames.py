@@ -8,6 +8,7 @@ import numpy as np
 
 from foilrec.errors import BadData, did_you_mean
 from foilrec.reading.culprit import Column
+from foilrec.reading.dates import is_date, seconds
 from foilrec.reading.places import existing_file
 
 if TYPE_CHECKING:
@@ -80,10 +81,7 @@ class FrameTable:
     def _checked(self, series: "pl.Series", column: Column) -> "pl.Series":
         import polars as pl
 
-        if column.kind == "float" and series.dtype.is_temporal():
-            series = series.to_physical()
-        # whole numbers are read as floats too: 0.5 is none
-        found = self._ids(series, column) if column.kind == "id" else series.cast(pl.Float64, strict=False)
+        found = self._ids(series, column) if column.kind == "id" else _numbers(series, column)
         bad = found.is_null().to_numpy()
         if found.dtype.is_float():
             bad = bad | ~np.isfinite(found.fill_null(0).to_numpy())
@@ -96,6 +94,7 @@ class FrameTable:
         if bad.any():
             row = int(bad.argmax())
             need = {"id": "an id", "float": "a finite number", "label": "a label: 0 (train), 1 (valid) or 2 (test)"}
+            need["time"] = "a finite number, or a date in every row"
             raise BadData(
                 f"{self.where(row)}, column {column.name!r}: {series[row]!r} is not "
                 f"{need.get(column.kind, 'a whole number')}; {int(bad.sum()):,} such rows. "
@@ -112,6 +111,17 @@ class FrameTable:
                 "Convert the column, or name another."
             )
         return series.cast(pl.String) if series.dtype in (pl.Categorical, pl.Enum) else series
+
+
+def _numbers(series: "pl.Series", column: Column) -> "pl.Series":
+    """As floats, whole numbers too (0.5 is none); times may be dates, as such or as text."""
+    import polars as pl
+
+    if column.kind == "time" and series.dtype.is_temporal():
+        series = series.to_physical()
+    if column.kind == "time" and series.dtype == pl.String and is_date(str(series.drop_nulls().first())):
+        return seconds(series)
+    return series.cast(pl.Float64, strict=False)
 
 
 def _series(column: Any) -> "pl.Series":

@@ -5,6 +5,7 @@ from typing import Any
 
 from foilrec.errors import BadData, BadOption, some
 from foilrec.reading.culprit import fault, records
+from foilrec.reading.dates import is_date
 from foilrec.reading.places import existing_file, the_one
 from foilrec.toml import value_of
 
@@ -82,17 +83,18 @@ def _columns(file: Path) -> dict[str, str]:
 
 
 def _tells_time(file: Path, column: str) -> bool:
-    """Whether a column may be read as times: numbers, or in parquet dates; dates as text are for no split to guess."""
+    """Whether a column may be read as times: numbers or dates, by its first value."""
     from foilrec.reading.frames import FrameTable
     from foilrec.reading.tables import guess_separator
 
     if file.suffix in (".parquet", ".pq"):
-        kind = FrameTable.parquet(file).frame.collect_schema()[column]
-        return bool(kind.is_numeric() or kind.is_temporal())
+        first = FrameTable.parquet(file).frame.select(column).head(1).collect()[column]
+        told = first.dtype.is_numeric() or first.dtype.is_temporal()
+        return bool(told or (len(first) and is_date(str(first[0]))))
     rows = records(file, guess_separator(file), True)
     header, first = (next(rows, (0, [""]))[1] for _ in range(2))
     value = dict(zip((name.strip() for name in header), first, strict=False)).get(column)
-    return not value or not fault(value, "float")
+    return not value or is_date(value) or not fault(value, "float")
 
 
 def _table_header(file: Path) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def columns_of(
             raise BadData(
                 f"Column {name!r} is named twice, for {_WHAT[taken[name]]} and for {_WHAT[role]}: each needs its own."
             )
-    kinds: dict[str, Any] = {"user": ids, "item": ids, "label": "label"}
+    kinds: dict[str, Any] = {"user": ids, "item": ids, "label": "label", "time": "time"}
     return [
         Column(role, name, table.position(name, _WHAT[role] + f", option {role}" * chosen), kinds.get(role, "float"))
         for role, name in names.items()

@@ -10,6 +10,7 @@ import numpy as np
 
 from foilrec.errors import BadData, did_you_mean
 from foilrec.reading.culprit import Column, find_bad_quote, find_culprit, records
+from foilrec.reading.dates import seconds
 from foilrec.reading.places import existing_file
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class TextTable:
         """The columns, each under its role and without nulls; `row` counts the rows of data from 0."""
         import polars as pl
 
+        columns = self._told(columns)
         try:
             frame = self._scan(columns)
         except pl.exceptions.NoDataError:
@@ -107,6 +109,14 @@ class TextTable:
                 )
         return found
 
+    def _told(self, columns: Sequence[Column]) -> list[Column]:
+        """The columns, with the first row asked whether times are dates."""
+        if not any(column.kind == "time" for column in columns):
+            return list(columns)
+        rows = (row for line, row in records(self.path, self.separator, self.quoted) if line > self.has_header)
+        first = dict(enumerate(next(rows, [])))
+        return [column.told(first.get(column.position, "")) for column in columns]
+
     def _explain(self, columns: Sequence[Column]) -> None:
         find_culprit(self.path, self.separator, len(self.header), columns, self.has_header, self.quoted)
         if self.quoted:
@@ -116,10 +126,12 @@ class TextTable:
         import polars as pl
 
         stride = len(self.separator)
-        types = {"number": pl.Int64, "label": pl.Int64, "float": pl.Float64, "id": pl.String}
+        types = {"number": pl.Int64, "label": pl.Int64, "float": pl.Float64, "time": pl.Float64}
         names = {f"column_{column.position * stride + 1}": column for column in columns}
         width = (len(self.header) - 1) * stride + 1
-        schema = {f"column_{n + 1}": pl.String for n in range(width)} | {n: types[c.kind] for n, c in names.items()}
+        schema = {f"column_{n + 1}": pl.String for n in range(width)} | {
+            n: types.get(c.kind, pl.String) for n, c in names.items()
+        }
         frame = pl.read_csv(
             self.path,
             separator=self.separator[0],
@@ -129,14 +141,16 @@ class TextTable:
             schema=schema,
             quote_char='"' if self.quoted else None,
         )
-        return frame.rename({name: column.role for name, column in names.items()}).with_row_index("row")
+        dates = [seconds(frame[name]) for name, column in names.items() if column.kind == "date"]
+        named = {name: column.role for name, column in names.items()}
+        return frame.with_columns(dates).rename(named).with_row_index("row")
 
 
 def _sound(series: "pl.Series", column: Column) -> bool:
     """Whether a column has no null, and only values that its kind allows."""
     if series.null_count():
         return False
-    if column.kind == "float":
+    if column.kind in ("float", "time", "date"):
         return bool(np.isfinite(series.to_numpy()).all())
     if column.kind in ("number", "label"):
         low, high = series.min(), series.max()
