@@ -97,3 +97,13 @@ def test_mixed_and_broken_times_are_named_by_line(rows: list[str], said: str, tm
         foilrec.read(file, time="time", split="time")
     with pytest.raises(BadData, match="a finite number, or a date in every row"):
         foilrec.read(pl.read_csv(file, infer_schema=False), time="time", split="time")
+
+
+def test_which_columns_were_guessed_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    rows = [f"c{n // 4},p{n % 7},2024-05-{1 + n % 28:02d}\n" for n in range(40)]
+    file.write_text("customer_id,product_id,Date\n" + "".join(rows), encoding="utf-8")
+    told = "columns are taken so: customer_id as user, product_id as item, Date as time"
+    assert told in foilrec.read(file).notes
+    file.write_text("user,item\n" + "".join(row.rsplit(",", 1)[0] + "\n" for row in rows), encoding="utf-8")
+    assert not any("taken so" in note for note in foilrec.read(file).notes)

@@ -87,6 +87,8 @@ class Table(Reader):
     def _extras(self, log: Log) -> Extras:
         folder = self.path.parent if self.path else Path()
         features, notes = from_options(log, folder, self.features, self.feature_ids)
+        renamed = [f"{name} as {role}" for role, name in self.columns.items() if name not in (None, role)]
+        notes = [f"columns are taken so: {', '.join(renamed)}", *notes] if renamed else notes
         if self.items is None:
             return Extras(features, notes=notes)
         file, keys = existing_file(folder / self.items), log.item_ids or range(log.n_items)
