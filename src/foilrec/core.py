@@ -196,9 +196,9 @@ class Backbone(nn.Module):
         """Everything that does not depend on the batch; `inputs` [I, D] stands in for inputs()."""
         raise NotImplementedError
 
-    def step_tables(self, batch: Batch) -> Tables:
-        """What a training step reads: propagate(), unless it depends on the items that the step touches."""
-        return self.propagate()
+    def step_tables(self, batch: Batch, inputs: Tensor | None = None) -> Tables:
+        """What a training step reads: propagate(inputs), unless it depends on the items that the step touches."""
+        return self.propagate(inputs)
 
     def query(self, tables: Tables, batch: Batch) -> Tensor:
         """The vector [B, D] that stands for each row's user."""

@@ -76,6 +76,8 @@ def repeat(
         if (run := _finished(folder, chosen)) is None:
             data = chosen.read() if data is None else data
             run = (one or to_the_end)(chosen, folder, data)
+        elif data is not None:
+            run.check_data(data)
         runs.append(run)
     return runs
 

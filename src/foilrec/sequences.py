@@ -36,12 +36,13 @@ class Past:
 
         look_up: items [n] -> rows [n, D]. encode: rows [s, h, D] of sequences -> states [s, h, D]. Sequences of like
         length go through it together, cut to what is asked of them: what comes after an item changes nothing there.
-        Behind the end of a sequence stands item 0.
+        Behind the end of a sequence stands its first item again.
         """
         asked = self.place.new_zeros(len(self.items)).scatter_reduce(0, self.sequence, self.place, "amax")
         size = asked.clamp(min=1).double().log2().ceil().clamp(min=SHORT).where(asked > 0, 0)
         groups = [(size == like).nonzero()[:, 0] for like in size[asked > 0].unique()]
-        blocks = [self.items[group, : int(asked[group].max())].clamp(min=0) for group in groups]
+        blocks = [self.items[group, : int(asked[group].max())] for group in groups]
+        blocks = [block.where(block >= 0, block[:, :1]) for block in blocks]
         rows = look_up(torch.cat([self.items.new_empty(0), *(block.flatten() for block in blocks)]))
         parts = rows.split([block.numel() for block in blocks])
         states = [encode(part.view(*block.shape, -1)).flatten(0, 1) for part, block in zip(parts, blocks, strict=True)]

@@ -184,6 +184,8 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss: Tensor = self.objective(batch, turn)
             loss.backward()
+            if turn == "sampler":  # item rows carry gradients wherever tables are not made anew: they are not for now
+                self.objective.model.zero_grad(set_to_none=True)
             return loss.detach()
 
         return self.optimizer.step(closure)  # type: ignore[return-value, arg-type]

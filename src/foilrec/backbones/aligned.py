@@ -135,15 +135,15 @@ class Aligned(Backbone):
     def _fused_with_last(self, ego: Tensor) -> Tensor:
         return torch.lerp(ego, self.clean, self.mu) if self.mu and bool(self.ready) else ego
 
-    def step_tables(self, batch: Batch) -> Tables:
+    def step_tables(self, batch: Batch, inputs: Tensor | None = None) -> Tables:
         """The inner tables with the step's items fused with their estimates, and L_dm."""
         items, counts = torch.cat([batch.positives, self.data.easy(batch)]).unique(return_counts=True)
         alignment, estimate = self._align(items, counts, batch)
-        ego = self.ego()
+        ego = self.ego() if inputs is None else inputs
         base = self._fused_with_last(ego) if self.fuse == "all" else ego
         if self.mu:
             base = base.index_copy(0, items, torch.lerp(embedding(items, ego), estimate, self.mu))
-        return AlignedTables(self.inner.propagate(base), alignment)
+        return AlignedTables(self.inner.step_tables(batch, base), alignment)
 
     def _align(self, items: Tensor, counts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """L_dm and the estimates [N, D] of distinct items [N] that stand `counts` times in J."""
@@ -205,7 +205,7 @@ class Aligned(Backbone):
         return self.inner.query(_inner(tables), batch)
 
     def encode(self, features: Mapping[str, Tensor], base: Tensor | None = None) -> Tensor:
-        """The inner backbone's."""
+        """The inner backbone's: a part that a variant keeps of its base (vbpr's id) is the one before the fusion."""
         return self.inner.encode(features, base)
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:

@@ -45,12 +45,12 @@ class Cosine(Backbone):
         return self.inner.ego()
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
-        """The inner tables at length 1."""
-        return UnitTables(self.inner.propagate(inputs))
+        """The inner tables: items at length 1, users at length 1 over the temperature."""
+        return UnitTables(self.inner.propagate(inputs), self.temperature)
 
-    def step_tables(self, batch: Batch) -> Tables:
-        """The inner tables of a step at length 1."""
-        return UnitTables(self.inner.step_tables(batch))
+    def step_tables(self, batch: Batch, inputs: Tensor | None = None) -> Tables:
+        """The same of a step."""
+        return UnitTables(self.inner.step_tables(batch, inputs), self.temperature)
 
     def query(self, tables: Tables, batch: Batch) -> Tensor:
         """The inner query at length 1 over the temperature, [B, D]."""
@@ -70,12 +70,12 @@ class Cosine(Backbone):
 
 
 class UnitTables(LateTables):
-    """The rows of other tables at length 1, worked out when someone asks for them."""
+    """Items of other tables at length 1, and users at length 1 over a temperature, when someone asks for them."""
 
-    def __init__(self, inner: Tables) -> None:
+    def __init__(self, inner: Tables, temperature: float) -> None:
         super().__init__(
-            lambda: (None if inner.users is None else unit(inner.users), unit(inner.items)),
-            lambda ids: unit(inner.user_rows(ids)),
+            lambda: (None if inner.users is None else unit(inner.users) / temperature, unit(inner.items)),
+            lambda ids: unit(inner.user_rows(ids)) / temperature,
             lambda ids: unit(inner.item_rows(ids)),
             lambda: unit(inner.items),
         )

@@ -121,7 +121,7 @@ class LATTICE(Backbone):
                 return built.matrix
             self._built = built
         built = self._built
-        if not torch.is_grad_enabled() or (self._trained and not self.every):
+        if not torch.is_grad_enabled() or (self._trained and not self.every) or not self.hops:
             return built.matrix
         weights = self.alike.weights(built.learned)
         if weights.requires_grad:

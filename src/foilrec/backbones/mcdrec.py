@@ -136,13 +136,19 @@ class MCDRec(Backbone):
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """As evaluation has them, with the last chain's x; `inputs` stands in for p."""
+        self._must_take(inputs)
         if inputs is None:
             table, own = self.ids.weight, self.representation
             inputs = table if own is None else own.fused(table, self.share)
         return self._tables(inputs, self._contents())
 
-    def step_tables(self, batch: Batch) -> Tables:
+    def _must_take(self, inputs: Tensor | None) -> None:
+        if inputs is not None and self.representation is not None:
+            raise PartsDoNotFit("mcdrec has a diffusion of its own: inside another, set its representation = false.")
+
+    def step_tables(self, batch: Batch, inputs: Tensor | None = None) -> Tables:
         """As a step has them: x estimated for its items, dropout in the join, and L_dm."""
+        self._must_take(inputs)
         noise, contents, table = (
             streams.of_step(self.seed, "noise", batch.epoch, batch.rows),
             self._contents(),
@@ -150,7 +156,7 @@ class MCDRec(Backbone):
         )
         own, counts = self.representation, None
         if own is None:
-            return self._tables(table, contents, noise=noise)
+            return self._tables(table if inputs is None else inputs, contents, noise=noise)
         items = torch.arange(self.data.n_items, device=table.device)
         if not self.everywhere:
             items, counts = torch.cat([batch.positives, self.data.easy(batch)]).unique(return_counts=True)

@@ -54,7 +54,9 @@ def neighbours(data: Data, name: str, k: int, search: Search = "auto") -> Neighb
     if ready.ids.shape[1] < k:
         raise BadOption(f"neighbours = {k}, but the data's graph of {name} has {ready.ids.shape[1]} a row.")
     ids, cosines = ready.ids.long(), None if ready.cosines is None else ready.cosines.float()
-    order = (ids != torch.arange(len(ids))[:, None]).byte().argsort(dim=1, stable=True)[:, :k]  # a twin may stand first
+    own = ids == torch.arange(len(ids))[:, None]  # its first place goes to the front, as a twin may stand there;
+    turn = torch.where(own, torch.where(own.cumsum(1) == 1, 0, 2), 1)  # the others fill up what has too few
+    order = turn.argsort(dim=1, stable=True)[:, :k]
     ids, cosines = ids.gather(1, order), None if cosines is None else cosines.gather(1, order)
     present = data.features[name].present if name in data.features else None
     if present is not None:

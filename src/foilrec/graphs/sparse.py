@@ -151,8 +151,11 @@ def nearest_pairs(
     blocks) as they are done.
     """
     n, device = len(features), features.device
-    k = min(k, n if present is None else max(1, int(present.sum())))
     unit = normalize(features.float(), dim=1)
+    somewhere = unit.any(1)
+    if not somewhere.all():
+        present = somewhere if present is None else present & somewhere
+    k = min(k, n if present is None else max(1, int(present.sum())))
     room, found = panel(block // (4 * n), device), []
     blocks, buffer = torch.arange(n, device=device).split(room), unit.new_empty(room, n)
     for done, rows in enumerate(blocks, 1):

@@ -115,4 +115,6 @@ class KGPolicy(Sampler):
 def _nearest(data: Data, name: str, degree: int) -> Tensor:
     """Each item's nearest in a modality, itself left out: [I, at most degree]."""
     most = degree + 1 if name not in data.neighbours else min(degree + 1, data.neighbours[name].ids.shape[1])
-    return neighbours(data, name, most).ids[:, 1:].long()
+    ids = neighbours(data, name, most).ids.long()
+    own = ids == torch.arange(len(ids))[:, None]  # a ready-made graph may lack it
+    return ids.gather(1, own.byte().argsort(dim=1, stable=True))[:, :-1]

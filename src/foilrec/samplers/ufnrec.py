@@ -121,6 +121,8 @@ class UFNRec(Sampler):
             for name, value in model.state_dict().items():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     self._average[name].lerp_(value, 1 - self.decay)
+                elif isinstance(value, Tensor):
+                    self._average[name].copy_(value)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The consistency with the teacher on the items made positive, which reaches the backbone."""

@@ -1,0 +1,133 @@
+"""Parts that meet: what one says of its tables, rows or graphs is what the other is told."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from foilrec import parts
+from foilrec.core import Data
+from foilrec.data import Neighbours
+from foilrec.evaluation import Protocol
+from foilrec.errors import PartsDoNotFit, RunBroken
+from foilrec.graphs.nearest import neighbours
+from foilrec.graphs.sparse import nearest_pairs
+from foilrec.recipe import Recipe
+from foilrec.repeat import repeat
+from foilrec.trainer import Objective, Settings, Trainer
+
+
+def made(sampler: dict[str, object], backbone: dict[str, object], loss: str = "bpr", epochs: int = 1) -> Trainer:
+    """A trainer of parts on the small shop."""
+    data = parts.build("dataset", "shop", users=60, items=60).read()
+    chosen = Recipe.from_tree({"backbone": backbone, "sampler": sampler, "loss": {"name": loss}})
+    objective = Objective(*chosen.build(data))
+    adam = torch.optim.Adam(objective.parameters())
+    return Trainer(objective, adam, Settings(epochs=epochs, batch=256), Protocol("valid"))
+
+
+def with_graph(world: Data, ids: torch.Tensor) -> Data:
+    return replace(world, neighbours={"text": Neighbours(ids.int(), None)})
+
+
+def test_an_item_that_fills_its_row_up_with_itself_keeps_its_neighbours(world: Data) -> None:
+    own = torch.arange(60)[:, None]
+    ids = torch.cat([own, (own + 1) % 60, (own + 2) % 60, own, own, own], 1)
+    ids[5] = torch.tensor([4, 5, 5, 9, 5, 8])
+    found = neighbours(with_graph(world, ids), "text", 3).ids
+    assert found[0].tolist() == [0, 1, 2] and found[5].tolist() == [5, 4, 9]
+    assert neighbours(with_graph(world, own.expand(60, 4)), "text", 3).ids.equal(own.expand(60, 3))
+
+
+def test_a_walk_drops_an_item_from_its_own_neighbours_and_no_other(world: Data) -> None:
+    from foilrec.samplers.kgpolicy import _nearest
+
+    own = torch.arange(60)[:, None]
+    ids = (own + torch.arange(1, 5)) % 60  # none names itself
+    ids[7] = torch.tensor([3, 7, 9, 11])
+    found = _nearest(with_graph(world, ids), "text", 3)
+    assert found[0].tolist() == [1, 2, 3] and found[7].tolist() == [3, 9, 11]
+
+
+def test_a_row_of_zeros_is_near_nothing() -> None:
+    ids, cosines = nearest_pairs(torch.tensor([[1.0, 0], [0, 0], [2, 1], [1, 1]]), 3)
+    assert ids.tolist() == [[0, 2, 3], [1, 1, 1], [2, 3, 0], [3, 2, 0]] and cosines[1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("inner", ["bprmf", "lightgcn", "slmrec", "bm3"])
+@pytest.mark.parametrize("training", [True, False])
+def test_cosine_says_the_same_users_in_tables_and_in_queries(inner: str, training: bool, world: Data) -> None:
+    model = parts.build("backbone", "cosine", world, inner=parts.build("backbone", inner, world), temperature=0.2)
+    batch = world.batch(torch.arange(50), seed=1)
+    model.begin_epoch(0)
+    tables = model.train(training).step_tables(batch) if training else model.eval().propagate()
+    query = model.query(tables, batch)
+    for told in (tables.users[batch.users], tables.user_rows(batch.users)):
+        assert torch.allclose(told, query, atol=1e-5)
+    assert torch.allclose(tables.users.norm(dim=1), torch.tensor(5.0))
+
+
+@pytest.mark.parametrize("inner", ["lightgcn", "vbpr", "slmrec", "bm3", "mcdrec"])
+def test_without_its_diffusion_aligned_is_its_inner_backbone_in_every_step(inner: str, world: Data) -> None:
+    torch.manual_seed(0)
+    options = {"representation": False, "drop": 0.0, "theta": 0.0} if inner == "mcdrec" else {}
+    model = parts.build("backbone", inner, world, **options)
+    around = parts.build("backbone", "aligned", world, inner=model, mu=0.0, weight=0.0, ego="inputs").train()
+    batch = world.batch(torch.arange(50), seed=1)
+    assert torch.equal(around.step_tables(batch).items, model.train().step_tables(batch).items)
+
+
+def test_one_diffusion_in_another_is_refused(world: Data) -> None:
+    around = parts.build("backbone", "aligned", world, inner=parts.build("backbone", "mcdrec", world))
+    with pytest.raises(PartsDoNotFit, match="representation = false"):
+        around.step_tables(world.batch(torch.arange(50), seed=1))
+
+
+@pytest.mark.parametrize("backbone", ["bprmf", "vbpr", "bm3"])
+@pytest.mark.parametrize("beside", ["dens", "cnsdiff", "adar", "kgpolicy"])
+def test_in_the_samplers_pass_no_backbone_moves(backbone: str, beside: str) -> None:
+    wide = {"dim": 128} if backbone == "vbpr" else {}
+    mixed = {"name": "mixed", "parts": [{"name": "dmns", "passes": "alternate", **wide}, {"name": beside, **wide}]}
+    trainer = made(mixed, {"name": backbone})
+    model, sampler = trainer.objective.model, trainer.objective.train().sampler
+    model.begin_epoch(0)
+    sampler.begin_epoch(3, model, model.propagate())
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for batch in model.data.batches(256, 0, 3):
+        trainer._step(batch, "sampler")
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_padding_touches_no_item(world: Data) -> None:
+    data = parts.build("dataset", "shop", users=60, items=60, split="leave-one-out").read()
+    model = parts.build("backbone", "sasrec", data, dim=8)
+    model.use_row_gradients()
+    rows = data.trained(model.history)
+    batch = data.batch(rows[:3], seed=1, history=model.history)
+    objective = Objective(model, parts.build("sampler", "uniform", data), parts.build("loss", "bce")).train()
+    objective(batch).backward()
+    touched = next(p.grad for p in model.parameters() if p.grad is not None and p.grad.is_sparse).coalesce()
+    named = {int(i) for i in batch.past.items.flatten() if i >= 0} | set(batch.positives.tolist())
+    given = set(
+        objective.sampler(model.propagate(), batch, model.query(model.propagate(), batch)).ids.flatten().tolist()
+    )
+    assert set(touched.indices()[0].tolist()) <= named | given
+
+
+def test_a_series_that_was_trained_on_other_data_is_refused(tmp_path: Path) -> None:
+    tree = {"data": {"name": "shop", "users": 60, "items": 60}, "backbone": {"name": "bprmf", "dim": 4}}
+    chosen = Recipe.from_tree({"name": "small", **tree, "train": {"epochs": 1, "batch": 256}})
+    repeat(chosen, [0, 1], tmp_path)
+    assert len(repeat(chosen, [0, 1], tmp_path, data=chosen.read(), resume=True)) == 2
+    other = parts.build("dataset", "shop", users=60, items=60, seed=9).read()
+    with pytest.raises(RunBroken, match="other data"):
+        repeat(chosen, [0, 1], tmp_path, data=other, resume=True)
+
+
+def test_the_teacher_learns_that_a_chain_has_run() -> None:
+    inner = {"name": "aligned", "inner": {"name": "bprmf"}}
+    trainer = made({"name": "ufnrec", "start": 0}, inner, "bce", epochs=3)
+    assert [epoch.number for epoch in trainer.epochs()] == [0, 1, 2]
+    model, sampler = trainer.objective.model, trainer.objective.sampler
+    assert bool(model.ready) and bool(sampler._average["ready"])
