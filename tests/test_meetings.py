@@ -9,8 +9,8 @@ import torch
 from foilrec import parts
 from foilrec.core import Data
 from foilrec.data import Neighbours
-from foilrec.evaluation import Protocol
 from foilrec.errors import PartsDoNotFit, RunBroken
+from foilrec.evaluation import Protocol
 from foilrec.graphs.nearest import neighbours
 from foilrec.graphs.sparse import nearest_pairs
 from foilrec.recipe import Recipe
@@ -131,3 +131,115 @@ def test_the_teacher_learns_that_a_chain_has_run() -> None:
     assert [epoch.number for epoch in trainer.epochs()] == [0, 1, 2]
     model, sampler = trainer.objective.model, trainer.objective.sampler
     assert bool(model.ready) and bool(sampler._average["ready"])
+
+
+def test_a_mask_that_only_some_blocks_tell_is_kept(monkeypatch: pytest.MonkeyPatch, world: Data) -> None:
+    from foilrec.samplers import cached
+
+    monkeypatch.setattr(cached, "ROWS", 4)
+    model = parts.build("backbone", "bprmf", world, dim=4)
+    most = int((60 - world.seen.counts).min()) + 1
+    inner = parts.build("sampler", "dns", world, pool=0, top=most)
+    keeper = parts.build("sampler", "cached", world, inner=inner)
+    tables = model.propagate()
+    keeper.begin_epoch(0, model, tables)
+    batch = world.batch(torch.arange(len(world.train)), seed=1)
+    told = inner(tables, batch, model.query(tables, batch))
+    assert told.mask is not None and torch.equal(keeper(tables, batch, model.query(tables, batch)).mask, told.mask)
+    assert keeper.kept["mask"].dtype == torch.bool
+
+
+def test_what_is_not_due_is_not_begun(world: Data) -> None:
+    model, begun = parts.build("backbone", "bprmf", world, dim=4), []
+    for name, wanted in (("rankwindow", [0, 3]), ("srns", [0, 1, 2, 3])):  # srns remembers
+        inner = parts.build("sampler", name, world)
+        keeper = parts.build("sampler", "cached", world, inner=inner, every=3)
+        begun.clear()
+        real = inner.begin_epoch
+        inner.begin_epoch = lambda epoch, *rest, real=real: (begun.append(epoch), real(epoch, *rest))
+        for epoch in range(4):
+            keeper.begin_epoch(epoch, model, model.propagate())
+        assert begun == wanted
+
+
+def test_draws_of_several_widths_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, world: Data) -> None:
+    from foilrec.samplers import cached
+
+    monkeypatch.setattr(cached, "ROWS", 64)
+    model = parts.build("backbone", "bprmf", world, dim=4)
+    keeper = parts.build("sampler", "cached", world, inner=parts.build("sampler", "inbatch", world, count=0))
+    with pytest.raises(PartsDoNotFit, match="set its count"):
+        keeper.begin_epoch(0, model, model.propagate())
+
+
+def test_the_cost_is_that_of_the_epoch_that_was_measured(world: Data) -> None:
+    from foilrec.auditing.audit import cost
+
+    met: list[int] = []
+
+    class Heard(type(parts.build("sampler", "uniform", world))):  # type: ignore[misc]
+        def forward(self, tables, batch, query):  # type: ignore[no-untyped-def]
+            met.append(batch.epoch)
+            return super().forward(tables, batch, query)
+
+    model = parts.build("backbone", "bprmf", world, dim=4)
+    cost(Objective(model, Heard(world), parts.build("loss", "bpr")), world, 7)
+    assert set(met) == {7}
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "cached", "inner": {"name": "realhns"}},
+        {"name": "mixed", "parts": [{"name": "uniform"}, {"name": "gdnsm"}]},
+    ],
+)
+def test_what_has_not_begun_inside_another_is_told(sampler: dict[str, object]) -> None:
+    from foilrec.auditing.audit import audit_samplers
+
+    tree = {"data": {"name": "shop", "users": 60, "items": 60}, "train": {"epochs": 1, "batch": 256}}
+    chosen = Recipe.from_tree({**tree, "backbone": {"name": "bprmf"}, "sampler": sampler})
+    assert any("begins with epoch" in note for note in audit_samplers(chosen, [chosen.sampler.name]).notes)
+
+
+def test_every_state_of_a_sequence_is_spread() -> None:
+    data = parts.build("dataset", "shop", users=60, items=60, split="leave-one-out").read()
+    model = parts.build("backbone", "sasrec", data, dim=8).eval()
+    batch = data.batch(data.trained(model.history)[:40], seed=1, history=model.history)
+    tables, loss = model.propagate(), parts.build("loss", "directau", gamma=5.0)
+    query = model.query(tables, batch).detach().requires_grad_()
+    loss._spread(torch.nn.functional.normalize(query), torch.arange(40)).backward()
+    alone, query.grad = query.grad.clone(), None
+    spread = loss._spread
+    met: list[int] = []
+    loss._spread = lambda rows, ids: (met.append(len(ids.unique())), spread(rows, ids))[1]
+    negatives = parts.build("sampler", "uniform", data)(tables, batch, query)
+    loss.of_vectors(data, tables, batch, query, tables.item_rows(negatives.ids), negatives)
+    assert met[0] == 40 and (alone.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["genni", "softmax_sir"])
+def test_the_largest_word_draws_no_hidden_item(name: str, monkeypatch: pytest.MonkeyPatch, world: Data) -> None:
+    from foilrec.numerics import kernels
+
+    monkeypatch.setattr(kernels, "words", lambda rows, key, count: torch.full((len(rows), count), -1))
+    model = parts.build("backbone", "bprmf", world, dim=4)
+    with torch.no_grad():
+        model.items.weight.zero_()
+    batch = world.batch(torch.arange(len(world.train)), seed=1)
+    taken = world.seen.contains(batch.users, torch.full((len(batch), 1), 59))[:, 0]
+    assert taken.any()
+    tables = model.propagate()
+    options = {"subset": 0} if name == "genni" else {}
+    found = parts.build("sampler", name, world, **options)(tables, batch, model.query(tables, batch))
+    assert found.log_q.isfinite().all() and not world.seen.contains(batch.users, found.ids).any()
+
+
+@pytest.mark.parametrize(("name", "options"), [("bce", {}), ("gbce", {"t": 0.0, "items": 60})])
+def test_a_row_without_negatives_keeps_its_positive_whole(name: str, options: dict[str, object]) -> None:
+    from foilrec.core import Negatives
+
+    mask = torch.tensor([[False, False], [True, False]])
+    negatives = Negatives(ids=torch.zeros(2, 2, dtype=torch.long), mask=mask)
+    found = parts.build("loss", name, **options)(torch.zeros(2), torch.zeros(2, 2), negatives)
+    assert float(found) == pytest.approx(torch.log(torch.tensor(2.0)).item())

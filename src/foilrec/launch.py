@@ -51,7 +51,7 @@ def _groups(model: Backbone, sampler: Sampler) -> list[dict[str, Any]]:
 def _device(name: str) -> torch.device:
     """The device of that name, tried out: torch says in many ways that it has no such device."""
     try:
-        return torch.empty(1, device=name).device
+        return torch.zeros(1, device=name).cpu().to(name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadOption(
             f"device = {name!r} cannot be used here ({str(error).splitlines()[0][:100].rstrip('.')}): take cpu, "

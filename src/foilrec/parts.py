@@ -87,6 +87,8 @@ def find(kind: str, name: str) -> type:
 
 def _imported(kind: str, name: str, base: type) -> type:
     module, _, wanted = name.partition(":")
+    if not all(module.split(".")):
+        raise NoSuchPart(f"{name!r} names no module: write «module:Class» for a part of your own.")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # as `python -m` has it: a file in the folder of the command
     try:

@@ -13,6 +13,7 @@ from foilrec.core import Backbone, Data, Loss, Sampler
 from foilrec.errors import BadData, BadOption, RunBroken, did_you_mean, some
 from foilrec.evaluation import Scores, evaluate, top_k
 from foilrec.hardness import ROWS, Meter, Reading
+from foilrec.provenance import sizes
 from foilrec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -106,11 +107,14 @@ class Run:
             known = self.about["data"]["fingerprint"]
         except (KeyError, TypeError) as error:
             raise RunBroken(f"{self.folder}/about.json is damaged: it does not name the data.") from error
-        if data.fingerprint != known:
+        rows = sizes(data)
+        before = self.about["data"].get("rows", rows)  # not noted by older runs
+        if (data.fingerprint, rows) != (known, before):
             raise RunBroken(
-                f"{self.folder} was made on other data: its fingerprint is {known}, that of {data.name!r} "
-                f"now is {data.fingerprint}. Restore the data, or train into a new folder. If it was trained on data "
-                "that was handed over in Python, hand that over again: Run(folder, data=...)."
+                f"{self.folder} was made on other data: its fingerprint is {known}, of {_rows(before)} rows, and that "
+                f"of {data.name!r} now is {data.fingerprint}, of {_rows(rows)}. Restore the data, or train into a new "
+                "folder. If it was trained on data that was handed over in Python, hand that over again: "
+                "Run(folder, data=...)."
             )
 
     @cached_property
@@ -224,3 +228,7 @@ class Run:
         numbers = {str(raw): self.data.user_number(raw) for raw in users}
         found = [(raw, n if n is not None and met[n] else None) for raw, n in numbers.items()]
         return [n for _, n in found if n is not None], [raw for raw, n in found if n is None]
+
+
+def _rows(sizes: Sequence[int]) -> str:
+    return "/".join(f"{size:,}" for size in sizes)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from foilrec.auditing.advice import advise
-from foilrec.core import Data
+from foilrec.core import Data, Sampler
 from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
 from foilrec.hardness import Reading
 from foilrec.recipe import Recipe
@@ -81,7 +81,8 @@ def audit_recipe(
 
 def _not_begun(name: str, stretch: Stretch) -> list[str]:
     """What to say of a sampler that had not begun when the training ended."""
-    begins, epochs = stretch.trainer.objective.sampler.begins, stretch.trainer.progress.epoch
+    inside, epochs = stretch.trainer.objective.sampler.modules(), stretch.trainer.progress.epoch
+    begins = max(part.begins for part in inside if isinstance(part, Sampler))
     if begins < epochs:
         return []
     return [
@@ -113,18 +114,18 @@ def audit_samplers(recipe: Recipe, samplers: Sequence[str], on_sampler: Callable
                 audit.notes.append(f"{name} is left out: after the last epoch it gave no negative for any row.")
                 continue
             audit.notes += _not_begun(name, stretch)
-            audit.moments.append(Moment(name, whole, cost(stretch.trainer.objective, data)))
+            audit.moments.append(Moment(name, whole, cost(stretch.trainer.objective, data, last.number)))
     if not audit.moments:
         raise PartsDoNotFit(f"None of the samplers works with this recipe. {' '.join(audit.notes)}")
     return audit
 
 
 @torch.no_grad()
-def cost(objective: Objective, data: Data, batches: int = 4) -> float:
-    """CPU milliseconds of drawing negatives for 1,000 positives, tables being there already."""
+def cost(objective: Objective, data: Data, epoch: int = 0, batches: int = 4) -> float:
+    """CPU milliseconds of drawing negatives for 1,000 positives of an epoch, tables being there already."""
     model, sampler = objective.model, objective.sampler
     tables, spent, drawn = model.propagate(), 0.0, 0
-    for n, each in enumerate(islice(data.batches(2048, 0, history=model.history), batches + 1)):
+    for n, each in enumerate(islice(data.batches(2048, 0, epoch, model.history), batches + 1)):
         batch = each.to(tables.items.device)
         query = model.query(tables, batch)
         begun = time.process_time()

@@ -82,6 +82,7 @@ def check_alike(runs: "Sequence[Run]") -> None:
     for run in others:
         for what, here, there in (
             ("was made on other data", _data(run), _data(first)),
+            ("was made on another split", *_rows(run, first)),
             ("was scored by another protocol", *_protocols(run, first)),
         ):
             if here != there:
@@ -98,6 +99,12 @@ def _data(run: "Run") -> str:
     if "interactions" in data:
         return f"interactions {data['interactions']}"  # whatever the file is called
     return f"{data['name']}, fingerprint {data['fingerprint']}"
+
+
+def _rows(run: "Run", other: "Run") -> tuple[str, str]:
+    """How many rows train, valid and test have; nothing of runs from before that was noted."""
+    rows = [_value(each, "about.json", each.about, "data").get("rows") for each in (run, other)]
+    return (f"rows {rows[0]}", f"rows {rows[1]}") if all(rows) else ("", "")
 
 
 def _protocols(run: "Run", other: "Run") -> tuple[str, str]:

@@ -43,11 +43,6 @@ def export(
     outcomes = list(store.outcomes("done"))
     made = _by_caption(outcomes, goods, encoder)
     table = frame(outcomes, goods).with_columns(_alike(outcomes, goods, encoder, made["text"][1]))
-    for name, write in (("negatives.parquet", "write_parquet"), ("negatives.jsonl", "write_ndjson")):
-        with written_whole(folder / name) as draft:
-            getattr(table, write)(draft)
-    with written_whole(folder / "rejected.jsonl") as draft:
-        _refused(store, goods).write_ndjson(draft)
     notes: dict[str, Any] = {"rows": len(outcomes), "route": route, "encoder": encoder.name}
     notes |= {"revision": encoder.revision, "modalities": {}}
     for modality, (before, after) in made.items():
@@ -57,7 +52,14 @@ def export(
         elif route == "image" and modality == "image":
             before, after, note = _by_sight(outcomes, goods, sight)
         notes["modalities"][modality] = {"dim": int(after.shape[1]), **note}
-        for ending, rows in (("pos", before), ("neg", after)):
+        made[modality] = before, after
+    for name, write in (("negatives.parquet", "write_parquet"), ("negatives.jsonl", "write_ndjson")):
+        with written_whole(folder / name) as draft:
+            getattr(table, write)(draft)
+    with written_whole(folder / "rejected.jsonl") as draft:
+        _refused(store, goods).write_ndjson(draft)
+    for modality, sides in made.items():
+        for ending, rows in zip(("pos", "neg"), sides, strict=True):
             with written_whole(folder / f"{modality}_{ending}.npy") as draft:
                 np.save(draft, rows, allow_pickle=False)
     write_json(folder / "features.json", notes)
@@ -92,7 +94,8 @@ def _ids(outcomes: Sequence[Outcome], goods: Goods) -> list["pl.Series"]:
     data = goods.data
     items = data.raw_items([o.job.item for o in outcomes])
     users = [None if o.job.user < 0 else data.raw_users([o.job.user])[0] for o in outcomes]
-    kinds = [pl.String if isinstance(of([0])[0], str) else pl.Int64 for of in (data.raw_items, data.raw_users)]
+    every = data.raw_items(range(data.n_items)), data.raw_users(range(data.n_users))
+    kinds = [pl.Series(ids).dtype for ids in every]
     return [
         pl.Series("item", items, dtype=kinds[0]),
         pl.Series("user", users, dtype=kinds[1]),
@@ -145,7 +148,7 @@ def _alike(outcomes: Sequence[Outcome], goods: Goods, encoder: Encoder, rows: Ar
     near = alike(rows, catalogue, [outcome.job.item for outcome in outcomes])
     raw = goods.data.raw_items([number for row in near for number in row])
     starts = np.cumsum([0, *map(len, near)]).tolist()
-    kind = pl.String if isinstance(goods.data.raw_items([0])[0], str) else pl.Int64
+    kind = pl.Series(goods.data.raw_items(range(len(goods)))).dtype
     lists = [raw[a:b] for a, b in pairwise(starts)]
     return pl.Series("alike", lists, dtype=pl.List(kind))
 

@@ -62,13 +62,17 @@ def record(modality: str, listing: Listing, encoder: Encodes, made: Encoded) -> 
 
 def usage(listing: Listing, paths: Sequence[Path]) -> str:
     """How a recipe comes to read the files."""
-    chosen = ", ".join(f"{path.name.removesuffix('_feat.npy')} = {json.dumps(str(path.resolve()))}" for path in paths)
+    chosen = ", ".join(f"{path.name.removesuffix('_feat.npy')} = {_quoted(path)}" for path in paths)
     if listing.reader == "shop":
         return "The shop makes its own features: foilrec data convert writes it as files, which these can be read with."
     lines = ["In a recipe:", "  [data]", f"  features = {{ {chosen} }}"]
     if listing.reader not in BY_ROW:
-        lines.append(f"  feature_ids = {json.dumps(str(paths[0].resolve().parent / IDS))}")
+        lines.append(f"  feature_ids = {_quoted(paths[0].parent / IDS)}")
     return "\n".join(lines)
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path.resolve()), ensure_ascii=False)  # TOML knows no surrogates
 
 
 def _listed(ids: Sequence[Any]) -> str:

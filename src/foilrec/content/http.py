@@ -62,7 +62,9 @@ class Endpoint:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise ModelFailed(f"{self.address} answered with something that is no JSON object.", passing=True)
+            raise ModelFailed(
+                f"{self.address} answered with something that is no JSON object.", passing=True, unsure=True
+            )
         return found
 
     def _refused(self, error: HTTPError) -> ModelFailed:

@@ -42,10 +42,10 @@ def completion(reply: Mapping[str, Any]) -> Completion:
         choice = reply["choices"][0]
         text, usage = choice["message"]["content"], reply.get("usage")
     except (KeyError, IndexError, TypeError) as error:
-        raise ModelFailed("The server's answer holds no message.", passing=True) from error
+        raise ModelFailed("The server's answer holds no message.", passing=True, unsure=True) from error
     if not isinstance(text, str):
         told = choice["message"].get("refusal") or "its message holds no text"
-        raise ModelFailed(f"The model did not answer: {str(told)[:200]}.")
+        raise ModelFailed(f"The model did not answer: {str(told)[:200]}.", unsure=True)
     told = usage if isinstance(usage, dict) else {}
     counts = [n for name in ("prompt_tokens", "completion_tokens") if type(n := told.get(name)) is int]
     return Completion(text, Usage(*counts) if len(counts) == 2 else None, str(choice.get("finish_reason") or "stop"))

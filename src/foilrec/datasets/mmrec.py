@@ -109,12 +109,13 @@ class Mmrec(Reader):
         return Extras(features, graphs, titles, descriptions, find_pictures(self.path, log), notes)
 
     def _texts(self, log: Log, numbers: Sequence[int]) -> tuple[list[str] | None, list[str] | None]:
-        """Titles and descriptions by number or, where the file knows none of the numbers, by raw id."""
+        """Titles and descriptions by number or, where the file knows raw ids that are no numbers of items, by those."""
         file = find_texts(self.path)
         if file is None:
             return None, None
         texts = read_texts(file)
-        raw = log.item_ids is not None and not any(str(number) in texts for number in numbers)
+        every, ids = set(map(str, range(log.source_items or log.n_items))), set(map(str, log.item_ids or ()))
+        raw = bool(texts.keys() - every and texts.keys() & ids)  # raw ids may be numbers too
         return told(file, texts, log.item_ids if raw and log.item_ids else numbers, log.name)
 
     def _features(self, log: Log) -> tuple[dict[str, Features], list[str]]:

@@ -125,4 +125,4 @@ def _checked(pairs: Array, place: str) -> Array:
             f"{place}, row {negative[0]}: {pairs[negative[0]].tolist()} is negative; {len(negative):,} such rows. "
             "Users and items are integers from 0."
         )
-    return pairs
+    return pairs.astype(np.int64, copy=False)  # int64 and uint64 together would become floats

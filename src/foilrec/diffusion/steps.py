@@ -18,4 +18,4 @@ def step_embedding(t: Tensor, dim: int) -> Tensor:
     half = dim // 2
     places = torch.arange(half, dtype=torch.float64, device=t.device)
     angles = t.double()[..., None] * torch.exp(-math.log(10000) / (half - 1) * places)
-    return torch.cat([angles.sin(), angles.cos()], -1).float()
+    return torch.cat([angles.sin(), angles.cos()], -1).to(torch.get_default_dtype())

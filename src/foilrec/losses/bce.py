@@ -33,6 +33,6 @@ class BCE(Loss):
         """positive [B], negative [B, K] -> a scalar."""
         label = self.label if negatives.labels is None else negatives.labels
         terms = label * softplus(-negative) + (1 - label) * softplus(negative)
-        count = rowwise.left(terms, negatives.mask)
+        count = rowwise.kept(terms, negatives.mask)
         total = rowwise.mean(terms, negatives.weights, negatives.mask) * count
         return ((self.positive_weight * softplus(-positive) + total) / (1 + count)).mean()

@@ -16,7 +16,7 @@ class DirectAU(Loss):
     Asked about scores alone it says what it can, the alignment 2 - 2 s+ of unit vectors. O(B^2) memory.
 
     gamma: .2 .. 5. distinct: count a user or item that stands in a batch twice once; the published code counts pairs of
-    its own copies, at distance 0, too.
+    its own copies, at distance 0, too. Where a backbone reads histories every row is a user of its own.
     """
 
     def __init__(self, *, gamma: float = 1.0, distinct: bool = True) -> None:
@@ -36,7 +36,8 @@ class DirectAU(Loss):
     ) -> Tensor:
         """The whole loss, off the rows of users and positives."""
         users, items = unit(query), unit(tables.item_rows(batch.positives))
-        apart = self._spread(users, batch.users) + self._spread(items, batch.positives)
+        who = batch.users if batch.history is None else torch.arange(len(batch), device=users.device)
+        apart = self._spread(users, who) + self._spread(items, batch.positives)
         return (users - items).square().sum(1).mean() + self.gamma / 2 * apart
 
     def _spread(self, rows: Tensor, ids: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class GBCE(Loss):
 
     def forward(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
         """positive [B], negative [B, K] -> a scalar."""
-        count = rowwise.left(negative, negatives.mask)
+        count = rowwise.kept(negative, negatives.mask)
         beta = 1 - self.t * (1 - self._share(count, negatives))
         total = rowwise.mean(softplus(negative), negatives.weights, negatives.mask) * count
         return ((beta * softplus(-positive) + total) / (1 + count)).mean()

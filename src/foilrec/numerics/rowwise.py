@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 
+def kept(terms: Tensor, mask: Tensor | None) -> Tensor:
+    """How many columns of [B, K] are not masked: [B]."""
+    return terms.new_full((len(terms),), terms.shape[1]) if mask is None else mask.sum(1).to(terms.dtype)
+
+
 def left(terms: Tensor, mask: Tensor | None) -> Tensor:
-    """How many columns of [B, K] are not masked, at least 1: [B]."""
-    if mask is None:
-        return terms.new_full((len(terms),), max(1, terms.shape[1]))
-    return mask.sum(1).clamp(min=1).to(terms.dtype)
+    """The same, at least 1: what sums are divided by."""
+    return kept(terms, mask).clamp(min=1)
 
 
 def counting(weights: Tensor | None, mask: Tensor | None) -> Tensor | None:

@@ -119,7 +119,7 @@ def _filtered(log: Log, choices: Choices) -> tuple[Log, list[str]]:
         raise BadData(f"{log.name}: no interaction is rated {choices.min_rating} or higher. Lower min_rating.")
     log, twice = first_of_each_pair(log)
     log, loose = dense_core(log, choices.core)
-    return log.compact() if low or loose else log, low + twice + loose
+    return log.compact() if low or loose or choices.core > 1 else log, low + twice + loose
 
 
 def _split(log: Log, choices: Choices) -> Log:

@@ -55,7 +55,8 @@ def records(path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, lis
         return
     for number, line in enumerate(lines, 1):
         if line.strip("\r\n"):
-            yield number, line.rstrip("\r\n").split(separator)
+            text = line.rstrip("\r\n")
+            yield number, [text] if separator == "\x00" else text.split(separator)
 
 
 def _quoted(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:

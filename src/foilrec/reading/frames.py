@@ -40,6 +40,8 @@ class FrameTable:
 
     def position(self, name: str, what: str) -> int:
         """The place of a column, or BadData that names the nearest one; what says what it would hold."""
+        if self.header.count(name) > 1:
+            raise BadData(f"{self.name}: two columns are called {name!r} ({what}). Rename or drop one of them.")
         if name in self.header:
             return self.header.index(name)
         hint = did_you_mean(name, self.header)
@@ -76,12 +78,14 @@ class FrameTable:
                 raise BadData(f"{self.name} is damaged: {str(error).splitlines()[0]}. Fetch it again.") from error
         if isinstance(self.frame, pl.DataFrame):
             return self.frame.select(names)
-        return pl.DataFrame({name: _series(self.frame[name]) for name in names})
+        labels = dict(zip(self.header, self.frame.columns, strict=True))  # pandas may name columns by numbers
+        return pl.DataFrame({name: _series(self.frame[labels[name]]) for name in names})
 
     def _checked(self, series: "pl.Series", column: Column) -> "pl.Series":
         import polars as pl
 
-        found = self._ids(series, column) if column.kind == "id" else _numbers(series, column)
+        series = self._plain(series, column)
+        found = series if column.kind == "id" else _numbers(series, column)
         bad = found.is_null().to_numpy()
         if found.dtype.is_float():
             bad = bad | ~np.isfinite(found.fill_null(0).to_numpy())
@@ -102,12 +106,12 @@ class FrameTable:
             )
         return (found.cast(pl.Int64) if column.kind in ("label", "number") else found).alias(column.role)
 
-    def _ids(self, series: "pl.Series", column: Column) -> "pl.Series":
+    def _plain(self, series: "pl.Series", column: Column) -> "pl.Series":
         import polars as pl
 
         if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
             raise BadData(
-                f"{self.name}, column {column.name!r} holds {series.dtype}, and ids are texts or numbers. "
+                f"{self.name}, column {column.name!r} holds {series.dtype}, and texts or numbers are needed. "
                 "Convert the column, or name another."
             )
         return series.cast(pl.String) if series.dtype in (pl.Categorical, pl.Enum) else series
@@ -131,4 +135,11 @@ def _series(column: Any) -> "pl.Series":
     values = column.to_numpy()
     if values.dtype != object:
         return pl.Series(values)
-    return pl.Series([None if value is None or value != value else value for value in values], strict=False)
+    return pl.Series([None if _gone(value) else value for value in values], strict=False)
+
+
+def _gone(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA says neither yes nor no
+        return True

@@ -86,6 +86,8 @@ class TextTable:
         if len(frame) and not all(_sound(frame[column.role], column) for column in columns):
             self._explain(columns)
             frame = frame.drop_nulls()  # only blank lines are left to blame
+        elif len(frame) and not self._regular():
+            self._explain(columns)
         if not len(frame):
             raise BadData(f"{self.path} holds no interactions: there is nothing below its header.")
         return frame
@@ -121,6 +123,24 @@ class TextTable:
         find_culprit(self.path, self.separator, len(self.header), columns, self.has_header, self.quoted)
         if self.quoted:
             find_bad_quote(self.path, self.separator)
+
+    def _regular(self) -> bool:
+        """Whether every line has the header's separators, and quotation marks in pairs.
+
+        Polars looks at neither in columns that it was not asked for, and joins lines at odd marks.
+        """
+        import polars as pl
+
+        schema = {"line": pl.String}
+        try:
+            frame = pl.read_csv(self.path, separator="\x01", has_header=False, quote_char=None, schema=schema)
+        except pl.exceptions.PolarsError:
+            return False
+        lines = frame["line"].drop_nulls()
+        good = lines.str.count_matches(self.separator, literal=True) == len(self.header) - 1
+        if self.quoted:
+            good &= lines.str.count_matches('"', literal=True) % 2 == 0
+        return bool(good.all())
 
     def _scan(self, columns: Sequence[Column]) -> "pl.DataFrame":
         import polars as pl

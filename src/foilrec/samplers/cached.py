@@ -9,6 +9,7 @@ from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows
 from foilrec.errors import PartsDoNotFit, must_hold
 
 ROWS = 2048  # training rows that the inner sampler is asked about at once
+BLANK = {"weights": 1.0, "level": 0, "mask": True, "labels": 0.0}  # of a block that does not tell such a column
 
 
 class Cached(Sampler):
@@ -41,17 +42,18 @@ class Cached(Sampler):
 
     def begin_epoch(self, epoch: int, model: Backbone, tables: Tables) -> None:
         """Asks the inner sampler about all rows when it is time, or when there is nothing yet."""
-        if self.inner is not None:
+        due = not (epoch % self.every and self.kept)
+        if self.inner is not None and (due or self.inner.state_dict()):  # one that learns or remembers hears of all
             self.inner.seed = self.seed
             self.inner.begin_epoch(epoch, model, tables)
-        if epoch % self.every and self.kept:
+        if not due:
             return
         parts: list[dict[str, Tensor]] = []
         with torch.no_grad():
             for each in self.data.batches(ROWS, self.seed, epoch, model.history):  # mixed up, for those that share
                 batch = each.to(tables.items.device)
                 parts.append(self._columns(batch, self._ask(tables, batch, model.query(tables, batch))))
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        joined = _side_by_side(parts)
         rows, count = joined.pop("rows"), len(self.data.train)
         placed = {name: values.new_zeros(count, values.shape[1]) for name, values in joined.items()}
         self.kept, self.refreshed = {name: placed[name].index_copy_(0, rows, joined[name]) for name in joined}, epoch
@@ -94,3 +96,19 @@ class Cached(Sampler):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Goes back to what was kept."""
         self.kept, self.refreshed = dict(state["kept"]), int(state["refreshed"])
+
+
+def _side_by_side(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The columns of all blocks; what only some of them tell, a mask that hides nothing elsewhere, is filled in."""
+    widths = {part["ids"].shape[1] for part in parts}
+    if len(widths) > 1:
+        raise PartsDoNotFit(
+            f"cached keeps as many negatives for every row, and its inner sampler gives {min(widths)} to "
+            f"{max(widths)}: set its count."
+        )
+    kinds = {name: values for part in parts for name, values in part.items()}
+    return {
+        name: torch.cat([p[name] if name in p else kind.new_full(p["ids"].shape, BLANK[name]) for p in parts])
+        for name, kind in kinds.items()
+        if name in BLANK or all(name in part for part in parts)
+    }

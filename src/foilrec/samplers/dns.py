@@ -32,7 +32,8 @@ class DNS(Sampler):
     ) -> None:
         super().__init__(data)
         if pool < 0 or not 1 <= (1 if count is None else count) <= top <= (pool or data.n_items):
-            raise BadOption(f"dns: count = {count}, top = {top}, pool = {pool} must rise in this order, from 1.")
+            most = f"pool = {pool}" if pool else f"the {data.n_items:,} items"
+            raise BadOption(f"dns: count = {count}, top = {top} and {most} must rise in this order, from 1.")
         self.pool, self.top, self.count, self.whole = pool, top, count, whole or not pool
         if (whole and top == 1) or (not pool and count is not None):
             self.log_q_is = "exact"

@@ -59,7 +59,7 @@ class GenNi(Sampler):
             some = (count > 0)[:, None]
             share = scores.masked_fill_(~some, 0.0).log_softmax(1).double()
             below = share.exp().cumsum(1)
-            drawn = torch.searchsorted(below, word[rows] * 2.0**-53 * below[:, -1:], right=True)
+            drawn = torch.searchsorted(below, word[rows].double() * 2.0**-53 * below[:, -1:], right=True)
             drawn.clamp_(max=len(part) - 1)
             ids[rows] = torch.where(some, part[drawn], spare[rows])
             log_q[rows] += torch.where(some, share.gather(1, drawn) + count[:, None].clamp(min=1).log(), 0.0)

@@ -83,10 +83,12 @@ class RankWindow(Sampler):
                 'rankwindow has no users to make lists for: take refresh = "batch", or by = "positive".'
             )
         users = torch.arange(self.data.n_users, device=tables.users.device)
-        best = self._best(tables.users, tables.items, users, self._taken(users.device))
         low, high = self._bounds(self._free(users))
-        column = low[:, None] - 1 + torch.arange(max(1, self.keep - self.first + 1), device=users.device)
-        self.lists = best.gather(1, column.minimum(high[:, None] - 1).clamp(min=0))
+        width, found = torch.arange(max(1, self.keep - self.first + 1), device=users.device), []
+        for rows, scores in unseen_scores(tables.users, tables.items, users, self._taken(users.device)):
+            column = (low[rows, None] - 1 + width).minimum(high[rows, None] - 1).clamp(min=0)
+            found.append(kernels.best(scores, self.keep)[0].gather(1, column).int())
+        self.lists = torch.cat(found)
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """ids [B, count] with the log_q of their window."""

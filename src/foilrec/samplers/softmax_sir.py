@@ -41,7 +41,7 @@ class SoftmaxSIR(Sampler):
         share = (scores.double() / self.temperature).log_softmax(1)
         word = kernels.words(rows_of(batch), self.key(batch, "resample"), self.count) >> 11 & (2**53 - 1)
         below = share.exp().cumsum(1)
-        at = torch.searchsorted(below, word * 2.0**-53 * below[:, -1:], right=True).clamp(max=self.pool - 1)
+        at = torch.searchsorted(below, word.double() * 2.0**-53 * below[:, -1:], right=True).clamp(max=self.pool - 1)
         free = self.data.n_items - self.data.seen.on(ids.device).counts[batch.users][:, None]
         log_q = share.gather(1, at) + math.log(self.pool) - free.double().log()
         return Negatives(ids=ids.gather(1, at), log_q=log_q.clamp(max=0).to(query.dtype))

@@ -75,11 +75,13 @@ class SRNS(Sampler):
             self.pool_key.fill_(streams.key(self.seed, "pool"))
         now, every = int(self.recorded) % self.window, torch.arange(self.data.n_users, device=self.places.device)
         users, positives = self.data.train.to(every.device).unbind(1)
-        scores = kernels.candidate_scores(tables.users[users], tables.items, positives[:, None].contiguous())
-        self.past_of_rows[:, now] = _half(scores[:, 0])
+        for rows in torch.arange(len(users), device=every.device).split(BLOCK):
+            asked = positives[rows, None].contiguous()
+            found = kernels.candidate_scores(tables.users[users[rows]], tables.items, asked)
+            self.past_of_rows[rows, now] = _half(found[:, 0]).to(self.past_of_rows.dtype)
         for some in every.split(BLOCK):
             found = kernels.candidate_scores(tables.users[some], tables.items, self._pool(some))
-            self.past[some, :, now] = _half(found)
+            self.past[some, :, now] = _half(found).to(self.past.dtype)
             key = streams.key(self.seed, "draw", "memory", epoch)
             self.places[some] = self._renewed(some, some, key, found).short()
         self.recorded += 1

@@ -28,13 +28,18 @@ class OpenAI:
     def __init__(
         self, *, url: str, model: str = "", key_env: str = "", timeout: float = 120.0, workers: int = 8
     ) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise BadOption(f"--url {url!r} is no address of a server ({error}).") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadOption(f"--url {url!r} is no address of a server, such as http://127.0.0.1:8080/v1.")
         if parts.username or parts.password or parts.query:
             raise BadOption("--url must hold no name, password or query: a key is named by --key-env.")
         if key_env and not os.environ.get(key_env):
             raise BadOption(f"--key-env {key_env}: there is no such environment variable, or it is empty.")
+        if key_env and not (os.environ[key_env].isascii() and os.environ[key_env].isprintable()):
+            raise BadOption(f"--key-env {key_env}: the key holds a line break or another sign that cannot be sent.")
         if timeout <= 0 or workers < 1:
             raise BadOption(f"timeout = {timeout} must be above 0, and workers = {workers} at least 1.")
         address = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
