@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,34 @@ def test_moved_features_keep_what_no_edit_touches(world: Data, tmp_path: Path) -
     with pytest.raises(PartsDoNotFit, match="no features of text"):
         export(other.store, other.goods, other.encoder, tmp_path / "bare", "delta")
     other.store.close()
+
+
+def test_a_route_that_is_refused_leaves_the_export_before_it_whole(world: Data, tmp_path: Path) -> None:
+    bare = Data(60, 60, world.train, world.valid, world.test, titles=world.titles, descriptions=world.descriptions)
+    made(bare, tmp_path, Order(sample=3))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.[pnj]*")}
+    other = Generation(bare, tmp_path, Rules(), Order(sample=6), resume=True)
+    list(other.run())
+    with pytest.raises(PartsDoNotFit, match="no features of text"):
+        export(other.store, other.goods, other.encoder, tmp_path, "delta")
+    other.store.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.[pnj]*")} == before
+
+
+@pytest.mark.parametrize("ids", [[n + 0.5 for n in range(60)], [2**63 + n for n in range(60)]])
+def test_ids_of_any_kind_come_back(ids: list[object], world: Data, tmp_path: Path) -> None:
+    data = replace(world, item_ids=ids, features={}, pictures=None, oracle=None)
+    made(data, tmp_path, Order(sample=4, difficulties=(1,)))
+    assert set(pl.read_parquet(tmp_path / "negatives.parquet")["item"]) <= set(ids)
+
+
+def test_a_replay_adds_nothing_to_what_was_spent(world: Data, tmp_path: Path) -> None:
+    made(world, tmp_path, Order(sample=3))
+    again = Generation(world, tmp_path, Replay(), Order(), resume=True)
+    before = again.store.spent()
+    list(again.run())
+    assert again.store.spent() == before
+    again.store.close()
 
 
 def test_the_command_writes_a_folder_and_says_what_it_took(foilrec: Command, tmp_path: Path) -> None:

@@ -287,6 +287,33 @@ def test_a_key_is_sent_and_kept_nowhere(
     assert SECRET not in str(caught.value) and SECRET not in repr(caught.value.__cause__)
 
 
+@pytest.mark.parametrize("key", [f"{SECRET}\r", f"{SECRET}\n", "schlüssel"])
+def test_a_key_that_cannot_be_sent_is_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(BadOption, match="cannot be sent") as caught:
+        OpenAI(url="http://127.0.0.1:1/v1", key_env="MY_KEY")
+    assert key.strip() not in str(caught.value)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(BadOption, match="is no address of a server"):
+        OpenAI(url="http://[::1/v1")
+
+
+@pytest.mark.parametrize("content", [{"choices": [{"message": {"content": None}}]}, {"choices": []}, [1]])
+def test_what_was_answered_in_vain_counts_all_the_same(
+    content: Any, world: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foilrec.content.retry.FIRST", 0.0)
+    monkeypatch.setattr("foilrec.content.retry.LONGEST", 0.0, raising=False)
+    with server.serving() as one:
+        one.then = lambda handler, body: handler.reply(200, content)
+        run(world, tmp_path, one, workers=1)
+        sent = len(one.asked)
+    sheet = json.loads((tmp_path / "datasheet.json").read_text())
+    assert sheet["spent"]["requests"] == sent and sheet["spent"]["tokens"] > 300 * sent
+
+
 def test_so_many_questions_are_under_way_at_once(world: Data, tmp_path: Path) -> None:
     now, most, lock = [0], [0], threading.Lock()
 
