@@ -1,18 +1,18 @@
 """NegGen's causal model: what the key attributes of an item do, read off the difference to generated negatives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
-from foilrec.core import Backbone, Batch, Data, Negatives, RowsOf, Tables, rows_of
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables, rows_of
 from foilrec.data import Features
 from foilrec.errors import BadOption, PartsDoNotFit, above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.sparse import interaction_graph
-from foilrec.graphs.walks import Walk
+from foilrec.graphs.walks import smoothed
 from foilrec.negatives.generated import read
 from foilrec.negatives.shelf import Shelf
 from foilrec.numerics import streams
@@ -246,16 +246,8 @@ class _Causal(LateTables):
 
     def __init__(self, model: CausalNeg, users: Tensor, items: Tensor) -> None:
         self.model = model
-        self._smooth: Callable[[], tuple[Tensor, Tensor]] = lambda: model.graph.smooth(users, items, model.layers)
-        if model.training and Walk.pays(model.graph, model.layers):
-            walk = Walk(model.graph, users, items, model.layers)
-            rows: tuple[RowsOf, RowsOf] = walk.users, walk.items
-        else:
-            smooth = model.graph.smooth(users, items, model.layers)
-            rows = (lambda ids: embedding(ids, smooth[0])), (lambda ids: embedding(ids, smooth[1]))
-            self._smooth = lambda: smooth
-        self._plain = rows[1]
-        super().__init__(self._all, rows[0], self._composed)
+        of_users, self._plain, self._smooth = smoothed(model.graph, users, items, model.layers, few=model.training)
+        super().__init__(self._all, of_users, self._composed)
 
     def plain(self, ids: Tensor) -> Tensor:
         """Items without their effects, [..., D], with gradient."""

@@ -1,6 +1,5 @@
 """SLMRec: graph towers for the ids and each modality, taught to agree about the items of a batch."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,7 +10,7 @@ from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.errors import above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.graphs.sparse import interaction_graph
-from foilrec.graphs.walks import Walk
+from foilrec.graphs.walks import smoothed
 from foilrec.numerics.inbatch import in_batch
 from foilrec.tables.embeddings import Init, l2_loss, table
 from foilrec.tables.late import LateTables
@@ -137,19 +136,13 @@ class _Towers(LateTables):
     """Vectors joined from the rows of a walk through all towers at once."""
 
     def __init__(self, model: SLMRec, users: Tensor, items: Tensor) -> None:
-        graph, layers = model.graph, model.layers
-        self._smooth: Callable[[], tuple[Tensor, Tensor]] = lambda: graph.smooth(users, items, layers)
-        if model.training and Walk.pays(graph, layers):
-            walk = Walk(graph, users, items, layers)
-            rows = walk.users, walk.items
-        else:
-            smooth = graph.smooth(users, items, layers)
-            rows = (lambda ids: embedding(ids, smooth[0])), (lambda ids: embedding(ids, smooth[1]))
-            self._smooth = lambda: smooth
-        self.model, self.item_rows_of_towers = model, rows[1]
+        of_users, self.item_rows_of_towers, self._smooth = smoothed(
+            model.graph, users, items, model.layers, few=model.training
+        )
+        self.model = model
         super().__init__(
             self._join_all,
-            lambda ids: model.joined(0, rows[0](ids)),
+            lambda ids: model.joined(0, of_users(ids)),
             lambda ids: model.joined(1, self.item_towers(ids)),
         )
 

@@ -1,5 +1,6 @@
 """LightGCN's propagation for the rows that a step needs: the last hop is walked for them alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from foilrec.numerics.kernels import Rows
 from foilrec.numerics.rows import add_rows, sum_rows
 
 USERS, ITEMS = 0, 1
+Rule = Callable[[Tensor], Tensor]  # ids [...] -> rows [..., D]
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,20 @@ class _Path:
             add_rows(*of_users, u)
             add_rows(*of_items, i)
         return (u, i) if self.beside is None else (u, i, of_others)
+
+
+def smoothed(
+    graph: Graph, users: Tensor, items: Tensor, layers: int, *, few: bool
+) -> tuple[Rule, Rule, Callable[[], tuple[Tensor, Tensor]]]:
+    """Rows of users and rows of items after LightGCN's layers, by ids, and both tables whole.
+
+    few: only rows will be asked for, and where that pays no more is worked out than they need.
+    """
+    if few and Walk.pays(graph, layers):
+        walk = Walk(graph, users, items, layers)
+        return walk.users, walk.items, lambda: graph.smooth(users, items, layers)
+    whole = graph.smooth(users, items, layers)
+    return (lambda ids: embedding(ids, whole[0])), (lambda ids: embedding(ids, whole[1])), lambda: whole
 
 
 def some_rows(matrix: Matrix, x: Tensor, ids: Tensor) -> Tensor:
