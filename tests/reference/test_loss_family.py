@@ -84,12 +84,12 @@ def bce(row: Row, label: float = 0.0, positive_weight: float = 1.0) -> Tensor:
     def term(s: Tensor) -> Tensor:
         return -label * s.sigmoid().log() - (1 - label) * (1 - s.sigmoid()).log()
 
-    n = max(1, row.n)
+    n = row.n  # a row without negatives keeps its positive whole
     return (-positive_weight * row.own.sigmoid().log() + n * row.mean(term)) / (1 + n)
 
 
 def gbce(row: Row, t: float = 0.75, items: int | None = None) -> Tensor:
-    n = max(1, row.n)
+    n = row.n
     share = n / (items - 1) if items else sum(row.q or [])
     if share <= 0:
         share = 1e-30
