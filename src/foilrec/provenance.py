@@ -26,18 +26,13 @@ def about(recipe: Recipe, data: Data) -> dict[str, Any]:
             "fingerprint": data.fingerprint,
             "interactions": data.interactions,
             "split": data.split,
-            "rows": sizes(data),
+            "rows": [len(part) for part in (data.train, data.valid, data.test)],
             "users": data.n_users,
             "items": data.n_items,
             "notes": list(data.notes),
             "surrogate": [name for name, f in data.features.items() if f.surrogate],
         },
     }
-
-
-def sizes(data: Data) -> list[int]:
-    """How many rows train, valid and test have: the fingerprint digests them one after another."""
-    return [len(data.train), len(data.valid), len(data.test)]
 
 
 def free_cores() -> int:
