@@ -214,10 +214,13 @@ class Run:
             raise BadOption(f"None of the items to choose from is one of {self.data.name}'s that may be shown.")
         return gone.nonzero().squeeze(1)
 
+    @cached_property
+    def _item_numbers(self) -> dict[str, int]:
+        return {str(raw): number for number, raw in enumerate(self.data.raw_items(range(self.data.n_items)))}
+
     def known_items(self, items: Sequence[object]) -> tuple[list[int], list[str]]:
         """Numbers of the items that the data has, and the raw ids of those that it does not."""
-        numbers = {str(raw): number for number, raw in enumerate(self.data.raw_items(range(self.data.n_items)))}
-        asked = dict.fromkeys(map(str, [items] if isinstance(items, str) else items))
+        numbers, asked = self._item_numbers, dict.fromkeys(map(str, [items] if isinstance(items, str) else items))
         return [numbers[raw] for raw in asked if raw in numbers], [raw for raw in asked if raw not in numbers]
 
     def known_users(self, users: Sequence[object]) -> tuple[list[int], list[str]]:
