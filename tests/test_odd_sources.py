@@ -23,7 +23,7 @@ ROWS = [f"u{n // 6},Title {n},i{n % 9}" for n in range(36)]
     [
         ({4: "u0,Foo, the film,i5"}, "line 6: the line has too many columns, 4 instead of 3"),
         ({4: "u0,i5"}, "line 6: the line has too few columns"),
-        ({4: 'u0,"great,i4', 5: 'u0,"nice,i5'}, "line 6: a quotation mark is never closed"),
+        ({4: 'u0,"great,i4', 5: 'u0,"nice,i5'}, "line 7: this is no CSV"),
         ({4: 'u0,5" screen,i4', 5: 'u0,6" screen,i5'}, "line 6: a quotation mark is never closed"),
     ],
 )

@@ -14,7 +14,7 @@ from foilrec.numerics.kernels import Rows
 from foilrec.numerics.rows import add_rows, sum_rows
 
 USERS, ITEMS = 0, 1
-Rule = Callable[[Tensor], Tensor]  # ids [...] -> rows [..., D]
+RowsOf = Callable[[Tensor], Tensor]  # ids [...] -> rows [..., D]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class _Path:
 
 def smoothed(
     graph: Graph, users: Tensor, items: Tensor, layers: int, *, few: bool
-) -> tuple[Rule, Rule, Callable[[], tuple[Tensor, Tensor]]]:
+) -> tuple[RowsOf, RowsOf, Callable[[], tuple[Tensor, Tensor]]]:
     """Rows of users and rows of items after LightGCN's layers, by ids, and both tables whole.
 
     few: only rows will be asked for, and where that pays no more is worked out than they need.
