@@ -60,7 +60,7 @@ def test_a_recipe_is_trained_told_and_thrown_away(
 
 @pytest.mark.parametrize(("words", "epochs"), [(["--epochs", "2"], 2), (["train.epochs=1"], 1), ([], 3)])
 def test_epochs_are_few_unless_told(words: list[str], epochs: int, audit: Command, shelf: Path, tmp_path: Path) -> None:
-    said = audit(shelf / "tiny.toml", "--rows", 50, "--json", tmp_path / "a.json", *words)
+    said = audit(shelf / "tiny.toml", "--rows", 50, "--out", tmp_path / "a.json", *words)
     told = json.loads((tmp_path / "a.json").read_text())
     assert said.code == 0 and [moment["when"] for moment in told["moments"]] == [f"epoch {n}" for n in range(epochs)]
     assert {moment["hardness"]["all"]["draws"] for moment in told["moments"]} == {50}
@@ -71,7 +71,8 @@ def test_a_run_is_told_from_what_it_stored_and_measured_anew(audit: Command, she
     run = Run(shelf / "run")
     best = run.scores["best_epoch"]
     before = {path: path.read_bytes() for path in run.folder.iterdir()}
-    said = audit(run.folder, "--json", tmp_path / "a.json")
+    said = audit(run.folder, "--out", tmp_path / "a.json")
+    assert json.loads(audit(run.folder, "--json").out) == json.loads((tmp_path / "a.json").read_text())
     moments = json.loads((tmp_path / "a.json").read_text())["moments"]
     assert said.code == 0 and said.err == "" and len(head_and_rows(said)[1]) == len(moments)
     names = [moment["when"] for moment in moments]
@@ -148,7 +149,8 @@ def test_a_sampler_that_learns_is_measured_with_what_it_knew_after_the_best_epoc
         ("tiny.toml sampler=dsn", "did you mean 'dns'"),
         ("tiny.toml epochs", "write key=value"),
         ("run/scores.json", "is no TOML file"),
-        ("run --rows 5 --json tiny.toml/a.json", "cannot be written"),
+        ("run --rows 5 --out tiny.toml/a.json", "cannot be written"),
+        ("run --out a.csv", "let its name end in .json"),
     ],
 )
 def test_an_error_is_one_paragraph_and_code_2(
@@ -205,7 +207,7 @@ def test_samplers_side_by_side(audit: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(tiny(12))
     out = tmp_path / "figures.json"
     said = audit(
-        tmp_path / "mine.toml", "--samplers", "uniform, dns,ccdrec,neggen", "--epochs", 1, "--rows", 300, "--json", out
+        tmp_path / "mine.toml", "--samplers", "uniform, dns,ccdrec,neggen", "--epochs", 1, "--rows", 300, "--out", out
     )
     assert said.code == 0, said.err
     lines = [line.split() for line in said.out.splitlines() if line.startswith(("sampler", "uniform", "dns"))]

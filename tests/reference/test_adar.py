@@ -47,8 +47,8 @@ def space(data: Data, seed: int = 0) -> Tables:
 def drawn(
     data: Data, tables: Tables, batch: Batch, epoch: int = 1, state: dict[str, Tensor] | None = None, **options: Any
 ) -> tuple[Any, Negatives]:
-    """The sampler in that epoch, and what it draws; quantiles of scores as if they were normal, unless told."""
-    sampler = parts.build("sampler", "adar", data, **{"sample": 0, **options})
+    """The sampler in that epoch, and what it draws; quantiles as if scores were normal, noise fresh, unless told."""
+    sampler = parts.build("sampler", "adar", data, **{"sample": 0, "noises": 0, **options})
     if state is not None:
         sampler.load_state_dict(state)
     sampler.begin_epoch(epoch, None, tables)
@@ -128,6 +128,41 @@ def test_the_asked_share_of_the_draws_lies_below_the_boundary(q: float) -> None:
     tau, scores = slow_boundary(tables), scores_of(tables, batch, found)[:, 0]
     below = torch.stack([(scores[batch.users == u] <= tau[u]).double().mean() for u in turning(data, tables)])
     assert len(below) > 5 and abs(float(below.mean()) - q) < 0.01 and (below - q).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("q", [0.5, 0.7, 0.9])
+def test_so_it_does_over_epochs_whose_noises_are_shared(q: float) -> None:
+    data = shelf()
+    tables = space(data)
+    batch, users = data.batch(torch.arange(len(data.train)), 1), turning(data, tables)
+    tau = slow_boundary(tables)[batch.users]
+    shares = []
+    for epoch in range(1, 17):
+        _, found = drawn(data, tables, batch, epoch, confidence=q, steps=None, noises=4096, warmup=0)
+        below = scores_of(tables, batch, found)[:, 0] <= tau
+        shares.append(torch.stack([below[batch.users == u].double().mean() for u in users]))
+    shares = torch.stack(shares).mean(0)
+    assert abs(float(shares.mean()) - q) < 0.01 and (shares - q).abs().max() < 0.05
+
+
+def test_rows_take_the_epochs_noises_in_turn_half_of_them_turned_around() -> None:
+    data = shelf()
+    tables = space(data)
+    batch = data.batch(torch.randperm(3000, generator=torch.Generator().manual_seed(0)), 1)
+    sampler, found = drawn(data, tables, batch, noises=64, count=2, steps=None)
+    _, later = drawn(data, tables, batch, 2, noises=64, count=2, steps=None)
+    key = streams.key(sampler.seed, "draw", "noises", 1)
+    plain = normals(torch.arange(32), key, DIM).double() @ sampler.cloud.root.T
+    every = [*plain, *(-plain)]
+    mean, height = tables.items.mean(0), own_scores(tables, batch) - (tables.users @ tables.items.mean(0))[batch.users]
+    theta = (slow_boundary(tables) - tables.users @ tables.items.mean(0))[batch.users]
+    for place in found.mask[:, 1].nonzero()[:200, 0].tolist():
+        a = float((theta / height)[place].clamp(min=0))
+        for k in range(2):
+            xi = every[(2 * int(batch.rows[place]) + k) % 64]
+            x = mean + a * (tables.items[batch.positives[place]] - mean) + math.sqrt(1 - a * a) * xi
+            assert torch.allclose(found.vectors[place, 1 + k], x, atol=1e-6)
+    assert not torch.allclose(found.vectors[:, 1:], later.vectors[:, 1:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])

@@ -36,12 +36,15 @@ def audit(
     samplers: Annotated[
         str | None, typer.Option(help="of a recipe: compare these, with commas between, or «all»; one line each")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures there too")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="write the figures there too")] = None,
 ) -> None:
     """Measures how hard, how false and how varied negatives are: of a recipe in its first epochs, or of a run.
 
     A recipe is trained in a temporary folder; the test set is not scored, and nothing is left behind.
     """
+    if out is not None and out.suffix != ".json":
+        raise BadOption(f"--out {out}: the figures are written as JSON: let its name end in .json.")
     if what.is_dir():
         if changes or epochs or samplers:
             raise BadOption(
@@ -52,11 +55,16 @@ def audit(
         found = _of_recipe(what, changes or [], epochs, rows, samplers)
     else:
         raise BadOption(f"There is no recipe and no run {what}{did_you_mean(what.name, _near(what)) or '.'}")
-    if json is not None:
+    if out is not None:
         from foilrec.files import write_json
 
-        write_json(json, found.as_dict())
-    _tell(found)
+        write_json(out, found.as_dict())
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        _tell(found)
 
 
 def _near(what: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding, normalize
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Sampler, Tables, rows_of
 from foilrec.diffusion.backwards import back
@@ -46,13 +46,18 @@ class ADAR(Sampler):
     confidence: q, .5 .. .9. start: q after the warmup, .9 say, from where it goes to `confidence` in a line, for `ramp`
     epochs (None: no curriculum). warmup: epochs of uniform negatives alone, 1 .. 5. noise: "catalogue" has mean and
     covariance of the items, "plain" is N(0, 1) as published. cosine: tell scores as cosines, for losses that do; knows
-    the expected transition alone. steps, schedule: of the chain; steps = None stops at a* itself. t_min: the first step
-    allowed. band: go on by a number of steps drawn between these two. undecided: what a row without a transition gets,
-    "skip" nothing, "t_min" the positive at that step. weight: .1 .. .9. count: 1 .. 4. reverse: steps back, 1 .. 5, by
-    a denoiser that is trained beside, so that negatives lie where items do; one that then scores above the boundary is
-    moved to it (0: none). prediction: what the denoiser is asked for. dim: width of the backbone's vectors, for it. lr:
-    its own learning rate (None: the optimizer's).
+    the expected transition alone. noises: how many an epoch has, which the rows take in turn, half of them the others
+    turned around, so that their mean is 0; 0: each vector draws one of its own, which costs more. steps, schedule: of
+    the chain; steps = None stops at a* itself. t_min: the first step allowed. band: go on by a number of steps drawn
+    between these two. undecided: what a row without a transition gets, "skip" nothing, "t_min" the positive at that
+    step. weight: .1 .. .9. count: 1 .. 4. reverse: steps back, 1 .. 5, by a denoiser that is trained beside, so that
+    negatives lie where items do; one that then scores above the boundary is moved to it (0: none). prediction: what
+    the denoiser is asked for. dim: width of the backbone's vectors, for it. lr: its own learning rate (None: the
+    optimizer's).
     """
+
+    shares: Tensor  # [2, 1 + count], the weights of a row without and with a transition
+    first: Tensor  # [1 + count], which column is the uniform one
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class ADAR(Sampler):
         warmup: int = 1,
         noise: Literal["catalogue", "plain"] = "catalogue",
         cosine: bool = False,
+        noises: int = 4096,
         steps: int | None = 50,
         schedule: str = "cosine",
         t_min: int = 0,
@@ -85,6 +91,7 @@ class ADAR(Sampler):
         must_hold(
             "adar",
             **at_least(1, steps=steps, dim=dim),
+            **at_least(0, noises=noises),
             **above(0, lr=lr),
             confidence=(confidence, 0 < confidence < 1, "between 0 and 1"),
             start=(start, 0 < begin < 1, "between 0 and 1"),
@@ -106,11 +113,16 @@ class ADAR(Sampler):
         self.confidence, self.begin, self.ramp, self.warmup = confidence, begin, ramp, warmup
         self.begins = warmup
         self.plain, self.t_min, self.band, self.skip = noise == "plain", t_min, tuple(band), undecided == "skip"
-        self.weight, self.count, self.reverse, self.dim, self.lr = weight, count, reverse, dim, lr
+        self.weight, self.count, self.reverse, self.dim, self.lr, self.many = weight, count, reverse, dim, lr, noises
         clip = CLIP if prediction == "epsilon" else None
         self.process = None if steps is None else Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
         self.denoiser = MLP(dim, steps, [dim], droppable=False) if steps and reverse else None
+        shares = torch.tensor([1 - weight, *[weight / count] * count]) * (1 + count)
+        self.register_buffer("shares", torch.stack([torch.eye(1 + count)[0], shares]), persistent=False)
+        self.register_buffer("first", torch.arange(1 + count) == 0, persistent=False)
         self.cloud: Moments | None = None
+        self.noises: Tensor | None = None
+        self.levels: Tensor | None = None
         self.q: float | None = None
 
     def quantile_of(self, epoch: int) -> float | None:
@@ -133,31 +145,27 @@ class ADAR(Sampler):
         else:  # cosines are told from 0, so that noise must lie around 0 too
             self.cloud = Moments.of(torch.cat([items, -items])) if self.cosine else scored
         self.q = self.quantile_of(epoch)
+        self.levels = torch.where(self.first, 0, round(10 - 10 * self.q)) if self.q else None
+        if self.many:
+            self.noises = self._noises(self.cloud, items, streams.key(self.seed, "draw", "noises", epoch))
 
     @torch.no_grad()
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """vectors [B, 1 + count, D], the uniform one first, with weights and mask; ids [B, 1] in the warmup."""
         easy = self.data.easy(batch)[:, None]
-        if self.cloud is None or self.q is None:
+        if self.cloud is None or self.levels is None:
             return Negatives(ids=easy, level=torch.zeros_like(easy))
         with torch.set_grad_enabled(self.training):  # the loss will ask for the same rows
             beside, own = tables.item_rows(easy), tables.item_rows(batch.positives)
         made, turns = self._made(self.cloud, batch, query.detach(), own.detach(), beside.detach()[:, 0])
         with torch.set_grad_enabled(self.training):
             vectors = torch.cat([beside, made], 1)
-        level = easy.new_tensor([0] + [round(10 - 10 * self.q)] * self.count).expand(vectors.shape[:2])
-        weights, mask = self._counting(turns)
-        return Negatives(vectors=vectors, weights=weights, mask=mask, level=level)
-
-    def _counting(self, turns: Tensor) -> tuple[Tensor, Tensor]:
-        """weights and mask [B, 1 + count]: the uniform one has what the others do not take, all where they are not."""
-        many, none = 1 + self.count, [0.0] * self.count
-        shares = turns.new_tensor(
-            [(1 - self.weight) * many] + [self.weight * many / self.count] * self.count, dtype=torch.get_default_dtype()
+        return Negatives(
+            vectors=vectors,
+            weights=embedding(turns.long(), self.shares),
+            mask=turns[:, None] | self.first,
+            level=self.levels.expand(vectors.shape[:2]),
         )
-        alone = turns.new_tensor([1.0, *none], dtype=torch.get_default_dtype())
-        weights = torch.where(turns[:, None], shares, alone)
-        return weights, turns[:, None] | (alone > 0)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The denoiser's error on the batch's positives, each at a random step; "bayes" hears the batch's scores."""
@@ -178,9 +186,7 @@ class ADAR(Sampler):
 
     def _made(self, cloud: Moments, batch: Batch, query: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Corrupted positives [B, count, D], finite in every row, and which rows have some, bool [B]."""
-        count, width = self.count, own.shape[1]
-        plain = normals(rows_of(batch), self.key(batch, "noise"), count * width).to(own.dtype)
-        noise = cloud.shape(plain.view(-1, width)).view(len(batch), count, width)
+        noise = self._noise(cloud, batch, own)
         theta, height = self._heights(cloud, query, own, other)
         turns = height > theta.clamp(min=0)
         theta = theta.where(turns, 0)[:, None]
@@ -198,6 +204,21 @@ class ADAR(Sampler):
             most = (theta / height[:, None]).where(turns[:, None], 1)
             made = self._denoised(cloud, made, t, query, own, most)
         return made, turns if self.skip else torch.ones_like(turns)
+
+    def _noises(self, cloud: Moments, items: Tensor, key: int) -> Tensor:
+        """[many, D] around 0, in the shape of the cloud, the first half followed by its negative."""
+        half = torch.arange((self.many + 1) // 2, device=items.device)
+        shaped = cloud.shape(normals(half, key, items.shape[1]).to(items.dtype))
+        return torch.cat([shaped, -shaped])[: self.many]
+
+    def _noise(self, cloud: Moments, batch: Batch, own: Tensor) -> Tensor:
+        """[B, count, D], likewise: what each vector is corrupted with."""
+        rows, width = rows_of(batch), own.shape[1]
+        if self.noises is not None:
+            columns = torch.arange(self.count, device=rows.device)
+            return embedding((rows[:, None] * self.count + columns) % self.many, self.noises)
+        plain = normals(rows, self.key(batch, "noise"), self.count * width).to(own.dtype)
+        return cloud.shape(plain.view(-1, width)).view(len(batch), self.count, width)
 
     def _heights(self, cloud: Moments, query: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """The boundary and the positive above the middle of the noise, [B] each; their cosines with `cosine`."""
