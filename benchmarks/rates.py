@@ -1,6 +1,5 @@
 """Equal chances: every row of CCDRec's tables on Baby tries the same learning rates as the others around its host.
 
-Samplers around MG try none: all of them take the rate that mg-freedom-baby has chosen.
 python -m benchmarks.rates [--only NAME ...] [--write-only]. What is kept, validation alone, is in docs/rates.jsonl;
 benchmarks.tables prints it. Finished runs are not done again; several processes may share the work.
 """
@@ -17,7 +16,10 @@ from foilrec.stretch import train
 
 RUNS, LINES = Path("runs/rates"), Path("docs/rates.jsonl")
 RATES = (0.0005, 0.001, 0.002)  # on validation, with seed 0
-FEWER = tuple(f"{sampler}lattice-baby" for sampler in ("", "dns-", "mixgcf-", "realhns-", "ccdrec-"))  # the first two
+FEWER = (  # the first two
+    "lattice-baby",
+    *(f"{sampler}-{host}-baby" for host in ("lattice", "mg") for sampler in ("dns", "mixgcf", "realhns", "ccdrec")),
+)
 ROWS = (
     "dns-freedom-baby",
     "ccdrec-freedom-baby",

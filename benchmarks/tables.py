@@ -85,10 +85,10 @@ papers; a row may be a little below what it can do.
 CHANCES = """
 ## Equal chances
 
-Recall@20 on validation with seed 0 at three learning rates, around LATTICE at two, all else as in the recipe (`python
--m benchmarks.rates`, docs/rates.jsonl); the samplers around MG all took the rate that MG had chosen. A recipe keeps its
-rate unless another is better by more than .001: seeds of one and the same recipe differ by as much (on validation the
-five of FREEDOM have a standard deviation of .0017).
+Recall@20 on validation with seed 0 at three learning rates, around LATTICE and for the samplers around MG at two, all
+else as in the recipe (`python -m benchmarks.rates`, docs/rates.jsonl). A recipe keeps its rate unless another is better
+by more than .001: seeds of one and the same recipe differ by as much (on validation the five of FREEDOM have a standard
+deviation of .0017).
 
 | recipe | .0005 | .001 | .002 | the recipe's | CPU s in all |
 |---|---|---|---|---|---|
