@@ -283,6 +283,10 @@ def test_ufnrec_has_a_teacher_of_any_backbone(name: str) -> None:
     assert isinstance(sampler, UFNRec) and (sampler.next_times > 0).any()
     (teacher,) = sampler._teacher
     assert teacher.data is data and not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    kept = model.state_dict()  # of what is in no state, features say, there is no second copy
+    both = ((one, buffer) for one, buffer in model.named_buffers() if one not in kept)
+    assert all(teacher.get_buffer(one) is buffer for one, buffer in both)
+    assert all(teacher.get_buffer(one) is not buffer for one, buffer in model.named_buffers() if one in kept)
 
 
 @pytest.mark.parametrize(

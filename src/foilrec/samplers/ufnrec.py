@@ -83,7 +83,9 @@ class UFNRec(Sampler):
         if epoch < self.start or not self.consistency:
             return
         self._model = weakref.ref(model)
-        kept = (model.data, model.data.features, *model.data.features.values())  # what no training changes
+        state = model.state_dict()  # what is in no state, and the data, no training changes
+        constants = (buffer for name, buffer in model.named_buffers() if name not in state)
+        kept = (model.data, model.data.features, *model.data.features.values(), *constants)
         self._teacher = [copy.deepcopy(model, {id(one): one for one in kept}).requires_grad_(False).eval()]
         if self._average:
             self._teacher[0].load_state_dict(self._average)
