@@ -28,8 +28,7 @@ epochs with each sampler's defaults, one seed, and {rows:,} training rows measur
 {legend}
 A sampler that needs another backbone or other data, or that had not begun when the training ended, is named below its
 table; mixed, which is made of others, and neggen, which reads a folder, are left out. What these short trainings say is
-how hard and how false the draws are, not which sampler trains best: that is in [the results](results.md). The cost of
-realhns was measured in epoch 0, before its hard negatives begin, and is therefore too low.
+how hard and how false the draws are, not which sampler trains best: that is in [the results](results.md).
 """
 
 
