@@ -49,11 +49,12 @@ def content_of(model: Any, data: Data) -> list[Tensor]:
 
 
 def joined(model: Any, rows: Tensor, contents: list[Tensor], noise: torch.Generator | None = None) -> Tensor:
-    """MLP([p ; h_m ...]) with two layers of ReLU."""
+    """MLP([p ; h_m ...]) with two layers of ReLU, off its mean over items unless as published."""
     x = torch.cat([rows, *contents], 1)
     for layer in model.join[:2]:
         x = dropped((x @ layer.weight.T + layer.bias).clamp(min=0), 0.1, noise)
-    return x @ model.join[2].weight.T + model.join[2].bias
+    x = x @ model.join[2].weight.T + model.join[2].bias
+    return x - x.sum(0) / len(x) if model.centred else x
 
 
 def cosine_gap(x: Tensor, y: Tensor) -> Tensor:
@@ -61,12 +62,13 @@ def cosine_gap(x: Tensor, y: Tensor) -> Tensor:
     return 1 - (x * y).sum(1) / x.norm(dim=1) / y.norm(dim=1)
 
 
+@pytest.mark.parametrize("join", ["centred", "published"])
 @pytest.mark.parametrize("estimates", ["batch", "all"])
 @pytest.mark.parametrize("patchy", [False, True])
 @torch.no_grad()
-def test_a_step_joins_its_estimates_with_content(patchy: bool, estimates: str, world: Data) -> None:
+def test_a_step_joins_its_estimates_with_content(patchy: bool, estimates: str, join: str, world: Data) -> None:
     data = patchy_world(world) if patchy else world
-    model, batch = make(data, estimates=estimates, drop=0.0, theta=0.0), batch_of(data)
+    model, batch = make(data, estimates=estimates, join=join, drop=0.0, theta=0.0), batch_of(data)
     model.end_epoch(0)
     every = [*batch.positives.tolist(), *data.easy(batch).tolist()]
     counts = Counter(every if estimates == "batch" else range(data.n_items))
@@ -89,6 +91,17 @@ def test_a_step_joins_its_estimates_with_content(patchy: bool, estimates: str, w
     assert float(tables.alignment) == pytest.approx(float(loss), rel=1e-4)
     assert torch.allclose(tables.items.double(), out @ weight.T + bias, atol=1e-5)
     assert torch.allclose(tables.users.double(), users @ weight.T + bias, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_centred_join_has_no_direction_in_common(world: Data) -> None:
+    told = {}
+    for join in ("centred", "published"):
+        model = make(world, join=join).eval()
+        before = model.propagate().items
+        model.join[2].bias += 1.0  # the same for all items
+        told[join] = torch.allclose(model.propagate().items, before, atol=1e-4)
+    assert told == {"centred": True, "published": False}
 
 
 @torch.no_grad()
@@ -293,9 +306,11 @@ def test_aligned_brings_its_own_diffusion(world: Data) -> None:
 
 
 def test_published_behaviour_is_promised_or_refused(world: Data) -> None:
-    published = {"estimator": "unet", "estimates": "all", "edges": "inverted", "ranking_weight": 0.0, "faithful": True}
+    published = {"estimator": "unet", "estimates": "all", "edges": "inverted", "join": "published"}
+    published |= {"ranking_weight": 0.0, "faithful": True}
     make(world, **published)
     wrong = {"estimator": "mlp", "estimates": "batch", "edges": "multiplied", "ranking_weight": 1.0, "axes": 4}
+    wrong |= {"join": "centred"}
     for name, value in {**wrong, "schedule": "cosine", "scale": "unit", "agreement": 0.0}.items():
         with pytest.raises(BadOption, match=name):
             make(world, **{**published, name: value})

@@ -24,24 +24,26 @@ class MCDRec(Backbone):
     """Representation diffusion and diffusion-guided graph denoising, around BM3. Ma et al., WWW 2024 companion.
 
     With h_m = W_m F_m + b_m: noisy item rows are estimated back under the h_m in training (L_dm, the mean squared
-    error); p = (1 - share) Q + share x with the estimate x; items = LightGCN(layers; MLP([p ; h_m ...])) + Q; users and
-    items go through one linear map f before they are scored. After an epoch the chain back from noise gives x of every
-    item, for evaluation and for the graph: each epoch some edges are drawn without replacement by 1 / sqrt(d_u d_i),
-    and weigh g = 1 + theta cos(e_u, x_i) over the roots of its sums at both ends. Evaluation walks the whole graph
-    without weights. BM3's agreement, by cosine: f(u) with i', f(i) with u', f(h_m) with Q' and h_m', where ' is dropout
-    without gradient. Where an item lacks a modality a learned vector stands for h_m. The recipe's ranking loss is the
-    paper's BPR term, which the published code works out and never adds.
+    error); p = (1 - share) Q + share x with the estimate x; items = LightGCN(layers; c(MLP([p ; h_m ...]))) + Q, where
+    c takes the mean over items away; users and items go through one linear map f before they are scored. After an epoch
+    the chain back from noise gives x of every item, for evaluation and for the graph: each epoch some edges are drawn
+    without replacement by 1 / sqrt(d_u d_i), and weigh g = 1 + theta cos(e_u, x_i) over the roots of its sums at both
+    ends. Evaluation walks the whole graph without weights. BM3's agreement, by cosine: f(u) with i', f(i) with u',
+    f(h_m) with Q' and h_m', where ' is dropout without gradient. Where an item lacks a modality a learned vector stands
+    for h_m. The recipe's ranking loss is the paper's BPR term, which the published code works out and never adds.
 
     dim: width. layers: 1. steps: T, 10 .. 100. schedule, scale: as in aligned. share: w, .3 .. 1. weight: of L_dm, .5.
     estimator: "unet" as published, or a multi-layer perceptron, "mlp", at a small part of its cost. estimates: of which
     items in a step: the "batch"'s positives and one random negative a row, where others keep their last x, or "all" as
-    published. representation: false leaves out this diffusion (and denoise), for aligned to bring its own. drop: share
-    of edges left out, .1. theta: .05 .. .5 (0: no weights). edges: "multiplied", or "inverted" as published: the code
-    leaves out the factor g, so that likeness lowers an edge's weight. agreement, content_weight: of BM3's losses, and
-    of those of content among them (2). emb_reg: of the norms of all users and items (.1). ranking_weight: of the
-    ranking loss, 0 in the code: then the sampler is not asked. dropout: of what is agreed with, .3. modalities: which
-    content, all by default. axes: put wide content on so many principal axes first. init: "xavier", or "normal".
-    faithful: raise if an option differs from what was published.
+    published. representation: false leaves out this diffusion (and denoise), for aligned to bring its own. join:
+    "centred" as above, or "published", without c: then all vectors share a direction, with which the agreement is
+    content, and ranks follow popularity for long (docs/fidelity/mcdrec.md). drop: share of edges left out, .1. theta:
+    .05 .. .5 (0: no weights). edges: "multiplied", or "inverted" as published: the code leaves out the factor g, so
+    that likeness lowers an edge's weight. agreement, content_weight: of BM3's losses, and of those of content among
+    them (2). emb_reg: of the norms of all users and items (.1). ranking_weight: of the ranking loss, 0 in the code:
+    then the sampler is not asked. dropout: of what is agreed with, .3. modalities: which content, all by default. axes:
+    put wide content on so many principal axes first. init: "xavier", or "normal". faithful: raise if an option differs
+    from what was published.
     """
 
     odds: Tensor
@@ -60,6 +62,7 @@ class MCDRec(Backbone):
         estimator: Literal["mlp", "unet"] = "mlp",
         estimates: Literal["batch", "all"] = "batch",
         representation: bool = True,
+        join: Literal["centred", "published"] = "centred",
         drop: float = 0.1,
         theta: float = 0.3,
         edges: Literal["multiplied", "inverted"] = "multiplied",
@@ -77,6 +80,7 @@ class MCDRec(Backbone):
         chosen = {
             "estimator": (estimator, "unet"),
             "estimates": (estimates, "all"),
+            "join": (join, "published"),
             "edges": (edges, "inverted"),
             "ranking_weight": (ranking_weight, 0),
             "schedule": (schedule, "linear"),
@@ -93,6 +97,7 @@ class MCDRec(Backbone):
         self.users, self.ids = table(data.n_users, dim, init), table(data.n_items, dim, init)
         self.layers, self.share, self.weight, self.drop, self.theta = layers, share, weight, drop, theta
         self.everywhere, self.inverted = estimates == "all", edges == "inverted"
+        self.centred = join == "centred"
         self.agreement, self.content_weight, self.dropout = agreement, content_weight, dropout
         self.emb_reg, self.ranking_weight = emb_reg, ranking_weight
         self.contents = nn.ModuleDict({name: _content(data, name, dim, axes) for name in names})
@@ -194,8 +199,11 @@ class MCDRec(Backbone):
         ego = torch.cat([rows, *contents], 1)
         for layer in self.join[:-1]:
             ego = dropped(layer(ego).relu(), 0.1, noise)
+        ego = self.join[-1](ego)
+        if self.centred:
+            ego = ego - ego.mean(0)
         graph = self.graph if self.training else self.whole
-        users, items = graph.smooth(self.users.weight, self.join[-1](ego), self.layers)
+        users, items = graph.smooth(self.users.weight, ego, self.layers)
         return _Predicted(self.predictor, users, items + self.ids.weight, contents, alignment)
 
     def own_loss(self, tables: Tables, batch: Batch, negatives: Negatives) -> Tensor:
