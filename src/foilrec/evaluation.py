@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 BLOCK = 8 * 2**20  # bytes of scores held at once: what stays in a cache is ranked faster
+ASKED = 1024  # users whose vectors are made at once: an encoder of histories reads many at the price of few
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ def _blocks(
     device, items = tables.items.device, tables.items.T.to(dtype).contiguous()
     peak, room = _peak(items, "item") * len(items), panel(max(16, block // (4 * items.shape[1])), device)
     buffer = torch.empty(min(room, len(users)), items.shape[1], dtype=dtype, device=device)
-    for rows in users.split(room):
-        query = model.query(tables, model.data.ask(rows, model.history, known).to(device)).to(dtype)
+    asked = users.split(room * math.ceil(ASKED / room))
+    queries = (model.query(tables, model.data.ask(some, model.history, known).to(device)).to(dtype) for some in asked)
+    parts = (zip(some.split(room), query.split(room), strict=True) for some, query in zip(asked, queries, strict=True))
+    for rows, query in chain.from_iterable(parts):
         scores = torch.mm(query, items, out=buffer[: len(rows)])
         if not _peak(query, "user") * peak < torch.finfo(dtype).max and not bool(scores.isfinite().all()):
             raise RunBroken("The model's scores overflow: it has diverged. Lower optimizer.lr.")
