@@ -17,7 +17,7 @@ from foilrec.mining import quarry
 from foilrec.numerics import streams
 from foilrec.recipe import Recipe
 from foilrec.run import Run
-from foilrec.sequences import Histories, Past
+from foilrec.sequences import Blocks, Histories, Past
 from foilrec.stretch import train
 from foilrec.trainer import Epoch, Objective, Settings, Trainer
 from reference.chains import ring
@@ -103,12 +103,25 @@ def test_reading_gives_each_row_what_a_causal_encoder_says_at_its_place() -> Non
     sequence = torch.randint(0, 30, (100,), generator=generator)
     place = (torch.rand(100, generator=generator) * (lengths[sequence] + 1)).long()
     table = torch.randn(9, 3, generator=generator, dtype=torch.float64)
-    found = Past(items, sequence, place).read(lambda ids: table[ids], lambda rows: rows.cumsum(1) ** 2)
+
+    def summed(rows: Tensor) -> Tensor:
+        return rows.cumsum(1) ** 2
+
+    found = Past(items, sequence, place).read(lambda ids: table[ids], lambda rows, blocks: blocks.each(summed, rows))
     for row, (s, p) in enumerate(zip(sequence.tolist(), place.tolist(), strict=True)):
         slow = table[items[s, :p]].sum(0) ** 2 if p else torch.zeros(3)
         assert torch.allclose(found[row], slow.double(), atol=1e-9)
-    nothing = Past(items[:, :0], sequence, torch.zeros_like(place)).read(lambda ids: table[ids], lambda rows: rows)
+    nothing = Past(items[:, :0], sequence, torch.zeros_like(place)).read(lambda ids: table[ids], lambda rows, _: rows)
     assert torch.equal(nothing, torch.zeros(100, 3, dtype=torch.float64))
+
+
+def test_a_recurrent_layer_goes_through_blocks_as_through_each_sequence_alone() -> None:
+    torch.manual_seed(0)
+    layer, blocks = torch.nn.GRU(3, 4, batch_first=True), Blocks(((1, 9), (4, 5), (6, 2)))
+    rows = torch.randn(9 + 20 + 12, 3)
+    alone = torch.cat([layer(part[None])[0][0] for part in rows.split([9, *[5] * 4, *[2] * 6])])
+    found = blocks.through(layer, rows)
+    assert torch.allclose(found, alone, atol=1e-6) and not torch.allclose(found, alone.flip(0), atol=1e-3)
 
 
 def test_data_without_an_order_says_what_to_do(world: Data) -> None:

@@ -9,11 +9,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import embedding
+from torch.nn.utils.rnn import PackedSequence
 
 SHORT = 2  # sequences of up to 2**SHORT items are encoded together
 RowsOf = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How rows [n, D], the places of sequences one below another, are blocks of s sequences of one length h.
+
+    shapes: (s, h) of each block, the longest first. What works on every place alone takes the rows as they are.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+
+    def each(self, work: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """What a function of whole sequences, [s, h, D] each -> [s, h, D'], makes of rows [n, D] each: [n, D']."""
+        sizes = [s * h for s, h in self.shapes]
+        parts = zip(self.shapes, *(x.split(sizes) for x in rows), strict=True)
+        return torch.cat([work(*(x.view(*shape, -1) for x in part)).flatten(0, 1) for shape, *part in parts])
+
+    def through(self, layer: nn.Module, rows: Tensor) -> Tensor:
+        """The states of a recurrent layer, [n, H], which goes through all sequences at once, place by place."""
+        place = torch.cat([torch.arange(h).repeat(s) for s, h in self.shapes]).to(rows.device)
+        order = place.argsort(stable=True)
+        states: Tensor = layer(PackedSequence(rows[order], place.bincount().cpu()))[0].data
+        return states[torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=rows.device))]
+
+
+Encode = Callable[[Tensor, Blocks], Tensor]
 
 
 @dataclass
@@ -31,28 +58,27 @@ class Past:
         """The same on another device."""
         return Past(self.items.to(device), self.sequence.to(device), self.place.to(device))
 
-    def read(self, look_up: RowsOf, encode: RowsOf) -> Tensor:
+    def read(self, look_up: RowsOf, encode: Encode) -> Tensor:
         """What a causal encoder says after each row's last item: [B, D], 0 for a row without one.
 
-        look_up: items [n] -> rows [n, D]. encode: rows [s, h, D] of sequences -> states [s, h, D]. Sequences of like
-        length go through it together, cut to what is asked of them: what comes after an item changes nothing there.
+        look_up: items [n] -> rows [n, D]. encode: those rows, and which sequences they are -> states [n, D]. Sequences
+        of like length are a block, cut to what is asked of them: what comes after an item changes nothing there.
         Behind the end of a sequence stands its first item again.
         """
         asked = self.place.new_zeros(len(self.items)).scatter_reduce(0, self.sequence, self.place, "amax")
         size = asked.clamp(min=1).double().log2().ceil().clamp(min=SHORT).where(asked > 0, 0)
-        groups = [(size == like).nonzero()[:, 0] for like in size[asked > 0].unique()]
-        blocks = [self.items[group, : int(asked[group].max())] for group in groups]
-        blocks = [block.where(block >= 0, block[:, :1]) for block in blocks]
-        rows = look_up(torch.cat([self.items.new_empty(0), *(block.flatten() for block in blocks)]))
-        parts = rows.split([block.numel() for block in blocks])
-        states = [encode(part.view(*block.shape, -1)).flatten(0, 1) for part, block in zip(parts, blocks, strict=True)]
+        groups = [(size == like).nonzero()[:, 0] for like in size[asked > 0].unique().flip(0)]
+        parts = [self.items[group, : int(asked[group].max())] for group in groups]
         first, start = torch.zeros_like(asked), 0  # where each sequence's states begin
-        for group, block in zip(groups, blocks, strict=True):
-            first[group] = start + torch.arange(len(group), device=first.device) * block.shape[1]
-            start += block.numel()
-        nothing = rows.new_zeros(1, rows.shape[1])
+        for group, part in zip(groups, parts, strict=True):
+            first[group] = start + torch.arange(len(group), device=first.device) * part.shape[1]
+            start += part.numel()
+        parts = [part.where(part >= 0, part[:, :1]).flatten() for part in parts]
+        rows = look_up(torch.cat([self.items.new_empty(0), *parts]))
+        shapes = tuple((len(group), len(part) // len(group)) for group, part in zip(groups, parts, strict=True))
+        states = encode(rows, Blocks(shapes)) if shapes else rows
         at = (first[self.sequence] + self.place).where(self.place > 0, 0)
-        return embedding(at, torch.cat([nothing, *states]))
+        return embedding(at, torch.cat([states.new_zeros(1, states.shape[1]), states]))
 
 
 class Histories:

@@ -6,6 +6,7 @@ from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.errors import at_least, below_one, must_hold
 from foilrec.numerics.dropout import drop
 from foilrec.numerics.streams import of_step
+from foilrec.sequences import Blocks
 from foilrec.tables.embeddings import Init, table
 
 
@@ -61,9 +62,9 @@ class GRU4Rec(Backbone):
             of_step(self.seed, "dropout", batch.epoch, batch.rows, str(tables.items.device)) if self.training else None
         )
 
-        def encode(x: Tensor) -> Tensor:
+        def encode(x: Tensor, blocks: Blocks) -> Tensor:
             for layer in self.layers:
-                x, _ = layer(drop(x, self.dropout, draw))
+                x = blocks.through(layer, drop(x, self.dropout, draw))
             return self.dense(x)  # type: ignore[no-any-return]
 
         return batch.past.read(tables.compose_items, encode)

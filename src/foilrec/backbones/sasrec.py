@@ -9,6 +9,7 @@ from foilrec.core import Backbone, Batch, Data, Tables
 from foilrec.errors import at_least, below_one, must_hold
 from foilrec.numerics.dropout import drop
 from foilrec.numerics.streams import of_step
+from foilrec.sequences import Blocks
 from foilrec.tables.embeddings import Init, table
 
 
@@ -70,10 +71,11 @@ class SASRec(Backbone):
             of_step(self.seed, "dropout", batch.epoch, batch.rows, str(tables.items.device)) if self.training else None
         )
 
-        def encode(items: Tensor) -> Tensor:
-            x = drop(items * self.dim**0.5 + self.places.weight[: items.shape[1]], self.dropout, draw)
+        def encode(items: Tensor, blocks: Blocks) -> Tensor:
+            x = blocks.each(lambda part: part + self.places.weight[: part.shape[1]], items * self.dim**0.5)
+            x = drop(x, self.dropout, draw)
             for block in self.blocks:
-                x = block(x, draw)
+                x = block(x, blocks, draw)
             return self.norm(x)  # type: ignore[no-any-return]
 
         return batch.past.read(tables.compose_items, encode)
@@ -89,23 +91,21 @@ class _Block(nn.Module):
         self.inner, self.outer = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
 
-    def forward(self, x: Tensor, draw: torch.Generator | None) -> Tensor:
-        """x [s, h, D] -> [s, h, D]; what stands at a place depends on the places up to it."""
+    def forward(self, x: Tensor, blocks: Blocks, draw: torch.Generator | None) -> Tensor:
+        """x [n, D] -> [n, D]; what stands at a place depends on the places of its sequence up to it."""
         normal: Tensor = self.norms[0](x)
-        if self.all_normal:
-            x = x + drop(self._attend(normal, normal, draw), self.rate, draw)
-        else:
-            x = normal + self._attend(normal, x, draw)
+        known = self.known(normal if self.all_normal else x)
+        found = blocks.each(lambda *parts: self._attend(parts, draw), self.asking(normal), *known.chunk(2, 1))
+        x = x + drop(found, self.rate, draw) if self.all_normal else normal + found
         normal = self.norms[1](x)
         found = self.outer(drop(self.inner(normal).relu(), self.rate, draw))
         return (x if self.all_normal else normal) + drop(found, self.rate, draw)
 
-    def _attend(self, x: Tensor, known: Tensor, draw: torch.Generator | None) -> Tensor:
-        """Softmax attention of each place to itself and those before it, by heads side by side."""
-        parts = (self.asking(x), *self.known(known).chunk(2, 2))
+    def _attend(self, parts: tuple[Tensor, ...], draw: torch.Generator | None) -> Tensor:
+        """Softmax attention of each place to itself and those before it, by heads side by side: three [s, h, D]."""
         asked, keys, values = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         scores = (asked * asked.shape[3] ** -0.5) @ keys.transpose(2, 3)
-        later = torch.ones(scores.shape[2:], dtype=torch.bool, device=x.device).triu(1)
+        later = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).triu(1)
         shares = drop(scores.masked_fill(later, -torch.inf).softmax(3), self.rate, draw)
         found: Tensor = shares @ values
         return found.transpose(1, 2).flatten(2)
