@@ -1,4 +1,4 @@
-"""Every benchmark: python -m benchmarks [training steps lattice ranking negatives footprint]."""
+"""Every benchmark: python -m benchmarks [training steps sequences lattice ranking negatives footprint]."""
 
 import os
 import platform
@@ -9,13 +9,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, lattice, negatives, ranking, steps, training
+from benchmarks import footprint, lattice, negatives, ranking, sequences, steps, training
 from benchmarks.clock import Row, store, stored
 
 LINES = Path("benchmarks/results.jsonl")
 ALL = {
     "training": training.rows,
     "steps": steps.rows,
+    "sequences": sequences.rows,
     "lattice": lattice.rows,
     "ranking": ranking.rows,
     "negatives": negatives.rows,
@@ -48,9 +49,9 @@ of Baby's size (19,445 users, 7,050 items, features of 4,096 and 384 dimensions)
 form (`benchmarks/usual.py`) is our own writing of what toolboxes do: trainable feature tables, dense unfused Adam, the
 whole catalogue projected at each step, COO products, negatives and hits in Python. Training is timed once
 warm, the least of four rounds of either form. A bar is the least ratio aimed at; a
-row below its bar falls short. Rows of one kind (training, steps, lattice, ranking, negatives, footprint) are of one
-run, the last. Where wall seconds are far above CPU seconds the machine was busy with other work: read such rows by
-their ratios, which are of rounds in turn. Rows of samplers are of their state after an epoch: gdnsm's
+row below its bar falls short. Rows of one kind (training, steps, sequences, lattice, ranking, negatives, footprint)
+are of one run, the last. Where wall seconds are far above CPU seconds the machine was busy with other work: read such
+rows by their ratios, which are of rounds in turn. Rows of samplers are of their state after an epoch: gdnsm's
 levels are not open then. Machine: {machine}.
 
 | what | ours, CPU s | wall s | usual, CPU s | wall s | ratio | bar | note |

@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "gdnsm": (("start_epoch=10", "beta=0.1"), ("start_epoch=30", "beta=0.3")),
     "cnsdiff": (("contrast=0.0",), ("contrast=0.1",)),
 }
+HIT = "hit@10"  # told too where runs have it: what is published of sequential recommenders
 LOSSES = {"softmax": "loss=softmax"}  # methods that are uniform negatives under another loss
 ANY = ("uniform", "softmax", "dns", "adar")
 HOSTS: dict[str, tuple[str, ...]] = {
@@ -176,6 +177,7 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
             "metric": metric,
             "valid": mean(map(validation, runs)),
             "test": [run.scores["test"][metric] for run in runs],
+            "hit": mean(run.scores["test"][HIT] for run in runs) if HIT in runs[0].scores["test"] else None,
             "gain": None if line is None or line.gain is None else [line.gain.value, line.gain.low, line.gain.high],
             "p": None if line is None else line.p_holm,
             "cpu_seconds": mean(run.scores["cpu_seconds"] for run in runs),
@@ -185,12 +187,14 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """A host's table."""
+    hit = lines[0].get("hit") is not None
     head = [
         "method",
         "settings",
         "seeds",
         "validation",
         f"test {lines[0]['metric']}",
+        *([HIT] if hit else []),
         "gain on uniform [95 %]",
         "above",
         "false",
@@ -207,6 +211,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             ", ".join(map(str, one["seeds"])),
             f"{one['valid']:.4f}",
             f"{mean(one['test']):.4f}",
+            *([f"{one['hit']:.4f}"] if hit else []),
             gain.replace("%", " %") + star,
             f"{meter['percentile']:.2f}" if "percentile" in meter else "",
             f"{meter['false_ratio']:.1f}" if "false_ratio" in meter else "",

@@ -28,7 +28,7 @@ def epoch(data: Data, model: Backbone, sampler: Sampler) -> Timing:
 
     begin()
     fixed = timed(begin)
-    run = training.per_epoch(step, data.batches(training.BATCH, 0, 1), data)
+    run = training.per_epoch(step, data.batches(training.BATCH, 0, 1), len(data.train) / training.BATCH)
     return Timing(fixed.cpu + run.cpu, fixed.wall + run.wall)
 
 

@@ -17,15 +17,15 @@ from foilrec.trainer import Objective
 BATCH, WARM, ROUNDS, STEPS = 2048, 8, 4, 12  # an epoch has 57 whole batches
 
 
-def per_epoch(step: Callable[..., object], batches: Iterable[object], data: Data) -> Timing:
-    """The least of some rounds of steps, drawing their batches included, after a few warm ones, scaled to an epoch.
+def per_epoch(step: Callable[..., object], batches: Iterable[object], steps: float) -> Timing:
+    """The least of some rounds of steps, drawing batches included, after a few warm ones, for an epoch of `steps`.
 
     Other tenants of a machine slow whole seconds down: the least is what the work itself takes, of either form.
     """
     source, best = iter(batches), Timing(float("inf"), float("inf"))
     for batch in islice(source, WARM):
         step(batch)
-    scale = len(data.train) / BATCH / STEPS
+    scale = steps / STEPS
     for _ in range(ROUNDS):
         wall, cpu = time.perf_counter(), time.process_time()
         for batch in islice(source, STEPS):
@@ -51,7 +51,7 @@ def ours(data: Data, backbone: str, optimizer: str = "adam", **options: object) 
         objective(batch).backward()
         adam.step()
 
-    timing = per_epoch(step, data.batches(BATCH, 0), data)
+    timing = per_epoch(step, data.batches(BATCH, 0), len(data.train) / BATCH)
     return Timing(timing.cpu + fixed[0], timing.wall + fixed[1])
 
 
@@ -65,7 +65,7 @@ def usual_form(model: usual.Usual, data: Data) -> Timing:
         model.loss(*batch).backward()
         adam.step()
 
-    return per_epoch(step, usual.batches(data, BATCH), data)
+    return per_epoch(step, usual.batches(data, BATCH), len(data.train) / BATCH)
 
 
 def row(what: str, mine: Timing, theirs: Timing, bar: float) -> Row:

@@ -35,3 +35,13 @@ def like_baby(widths: dict[str, int] | None = None, seed: int = 0) -> Data:
         near[:, 0] = torch.arange(n_items)
         neighbours[name] = Neighbours(near)
     return Data(n_users, n_items, every[~held], every[held][::2], every[held], features, neighbours, name="like baby")
+
+
+def like_beauty(seed: int = 0) -> Data:
+    """22,363 users, 12,101 items, about 154,000 training pairs in an order of time, a pair of every tenth held out."""
+    n_users, n_items = 22363, 12101
+    keys = torch.from_numpy(pairs(n_users, n_items, 156_000, seed))
+    every = torch.stack([keys // n_items, keys % n_items], 1)[torch.randperm(len(keys))]
+    every = every[every[:, 0].argsort(stable=True)]
+    last = torch.cat([every[1:, 0] != every[:-1, 0], torch.tensor([True])]) & (every[:, 0] % 10 == 0)
+    return Data(n_users, n_items, every[~last], every[last][::2], every[last], timed=True, name="like beauty")
