@@ -22,25 +22,29 @@ from foilrec.stretch import train
 
 RUNS, LINES, PAGE = Path("runs/gains"), Path("docs/gains.jsonl"), Path("docs/gains.md")
 RATES = (1.0, 0.5)  # of the host's own learning rate: what uniform negatives are given to choose from
+RATES_OF = {"lightgcn-lfm2k": (4.0, 1.0), "freedom-lfm2k": (4.0, 1.0)}  # whose own is too slow for this patience
 SETTINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "softmax": (("count=8",), ("count=32",)),
     "dns": (("pool=2",), ("pool=4",)),
     "adar": (('boundary="pair"', "weight=0.25"), ('boundary="quantile"', "weight=0.1")),
+    "adar-push": (('push="easy"', "weight=0.1"), ('push="easy"', "weight=0.25")),
     "gdnsm": (("start_epoch=10", "beta=0.1"), ("start_epoch=30", "beta=0.3")),
+    "gdnsm-push": (('push="easy"', "start_epoch=10", "beta=0.1"), ('push="easy"', "start_epoch=30", "beta=0.3")),
     "cnsdiff": (("contrast=0.0",), ("contrast=0.1",)),
 }
 HIT = "hit@10"  # told too where runs have it: what is published of sequential recommenders
 LOSSES = {"softmax": "loss=softmax"}  # methods that are uniform negatives under another loss
-ANY = ("uniform", "softmax", "dns", "adar")
+ANY = ("uniform", "softmax", "dns", "adar", "adar-push")
+GUIDED = ("gdnsm", "gdnsm-push")
 HOSTS: dict[str, tuple[str, ...]] = {
     "bprmf-lastfm": (*ANY, "cnsdiff"),
     "lightgcn-lastfm": (*ANY, "cnsdiff"),
-    "lightgcn-lfm2k": (*ANY, "gdnsm", "cnsdiff"),
-    "freedom-lfm2k": (*ANY, "gdnsm"),
-    "lightgcn-tiktok": (*ANY, "gdnsm"),
-    "freedom-tiktok": (*ANY, "gdnsm"),
-    "lightgcn-baby": (*ANY, "gdnsm"),
-    "freedom-baby": (*ANY, "gdnsm"),
+    "lightgcn-lfm2k": (*ANY, *GUIDED, "cnsdiff"),
+    "freedom-lfm2k": (*ANY, *GUIDED),
+    "lightgcn-tiktok": (*ANY, *GUIDED),
+    "freedom-tiktok": (*ANY, *GUIDED),
+    "lightgcn-baby": (*ANY, *GUIDED),
+    "freedom-baby": (*ANY, *GUIDED),
     "sasrec-beauty": ANY,
     "gru4rec-beauty": ANY,
     "bprmf-ml1m": ANY,
@@ -58,7 +62,8 @@ Test scores of stored runs, written by `python -m benchmarks.gains`. Each method
 seed 0; the one that was best on validation is shown, with all its seeds. Uniform negatives chose among two learning
 rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws of
 users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a row,
-under the sampled softmax; all else keeps the host's loss. By the meter, over all epochs: the share of the
+under the sampled softmax; all else keeps the host's loss. «-push» gives each made-up vector's push to the uniform item
+beside it (`push = "easy"`). By the meter, over all epochs: the share of the
 catalogue that lies below a negative by the user's score («above»), and the share of
 negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items).
 """
@@ -70,12 +75,17 @@ def settings(method: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(f"sampler.{one}" for one in setting) for setting in SETTINGS[method])
 
 
+def rates_of(host: str) -> tuple[float, ...]:
+    """What uniform negatives may choose from, as factors of the host's own rate."""
+    return RATES_OF.get(host, RATES)
+
+
 def recipe_of(host: str, method: str, choice: int, rate: float, seed: int) -> Recipe:
     """The recipe of one run; `rate` is that of the host times a factor."""
     path = Path("recipes") / f"{host}.toml"
     changes = [f"seed={seed}", f"name={method}-{host}", "train.patience=10", *OF_HOST.get(host, ())]
     if method != "uniform":
-        changes += [LOSSES.get(method, f"sampler.name={method}"), *settings(method)[choice]]
+        changes += [LOSSES.get(method, f"sampler.name={method.removesuffix('-push')}"), *settings(method)[choice]]
     own = float(Recipe.load(path).optimizer.options["lr"])
     return Recipe.load(path, [*changes, f"optimizer.lr={own * rate:g}"])
 
@@ -116,7 +126,7 @@ def done(folder: Path) -> bool:
 
 def best(host: str, method: str) -> int | None:
     """The setting that is best on validation with the first seed; None while not all are tried."""
-    count = len(RATES) if method == "uniform" else len(SETTINGS[method])
+    count = len(rates_of(host)) if method == "uniform" else len(SETTINGS[method])
     tried = [RUNS / host / f"{method}-{choice}-s0" for choice in range(count)]
     if not all(map(done, tried)):
         return None
@@ -129,7 +139,8 @@ def work(host: str, methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         chosen = best(host, "uniform")
         if method != "uniform" and chosen is None:
             return  # another process tries uniform's rates
-        rates = RATES if method == "uniform" else (RATES[chosen or 0],) * len(SETTINGS[method])
+        tried = rates_of(host)
+        rates = tried if method == "uniform" else (tried[chosen or 0],) * len(SETTINGS[method])
         for choice, rate in enumerate(rates):
             trained(host, method, choice, rate, seeds[0])
         final = best(host, method)

@@ -19,6 +19,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "uniform, one a row": ("uniform", {}),
     "uniform, two a row": ("uniform", {"count": 2}),
     "adar": ("adar", {}),
+    "adar, an item pushed in its place": ("adar", {"push": "easy"}),
     "adar, scores taken as normal": ("adar", {"sample": 0}),
     "adar, q = .9": ("adar", {"confidence": 0.9}),
     "adar, by draw": ("adar", {"transition": "draw"}),

@@ -452,6 +452,27 @@ def test_no_gradient_flows_through_what_was_made_up() -> None:
     assert only_made.any() and set(moved) <= allowed
 
 
+def test_a_corrupted_positive_pulls_the_catalogue_along_unless_an_item_is_pushed_in_its_place() -> None:
+    grown = {}
+    for push in ("none", "easy"):
+        objective, data = hosted(boundary="pair", weight=1.0, push=push)
+        model, batch = objective.model, data.batch(torch.arange(40), 3)
+        negatives = objective.sampler(model.propagate(), batch, model.query(model.propagate(), batch))
+        query = model.query(model.propagate(), batch).detach()
+        objective(batch).backward()
+        grown[push], made = model.items.weight.grad, negatives.vectors.detach()[:, 1]
+        positive = model.items.weight.detach()[batch.positives]
+        slow, turns = torch.zeros_like(grown[push]), negatives.mask[:, 1].tolist()
+        for row, (p, n) in enumerate(zip(batch.positives.tolist(), data.easy(batch).tolist(), strict=True)):
+            bad = made[row] if turns[row] else model.items.weight.detach()[n]
+            pull = torch.sigmoid(query[row] @ (bad - positive[row])) * query[row] / len(batch)
+            slow[p] -= pull
+            if push == "easy" or not turns[row]:
+                slow[n] += pull
+        assert torch.allclose(grown[push], slow, atol=1e-7)
+    assert grown["easy"].sum(0).abs().max() < 1e-6 < grown["none"].sum(0).abs().max()
+
+
 @pytest.mark.parametrize("prediction", ["sample", "epsilon"])
 def test_the_denoiser_learns_beside_and_its_vectors_stay_below_the_boundary(prediction: str) -> None:
     objective, data = hosted(reverse=2, dim=DIM, prediction=prediction, sample=0)
@@ -525,7 +546,7 @@ def test_wrong_options_are_explained(options: dict[str, Any], words: str) -> Non
         {"cosine": True, "undecided": "t_min", "t_min": 3},
         {"boundary": "bayes", "place": 0.1, "noise": "plain"},
         {"reverse": 3, "prediction": "epsilon", "band": (2, 4), "lr": 0.01},
-        {"sample": 0, "start": 0.9, "ramp": 3},
+        {"sample": 0, "start": 0.9, "ramp": 3, "push": "easy", "count": 2},
     ],
 )
 def test_the_contract_holds_with_other_options(options: dict[str, Any]) -> None:

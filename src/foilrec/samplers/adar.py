@@ -18,6 +18,7 @@ from foilrec.negatives.boundary import Boundary, Kind
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
 from foilrec.negatives.pacing import drifted
+from foilrec.negatives.pushed import pushing
 from foilrec.negatives.transition import cosine_crossing, crossing, step_of
 from foilrec.numerics import streams
 from foilrec.numerics.chances import chances, normals
@@ -37,8 +38,8 @@ class ADAR(Sampler):
     knows no boundary.
 
     A row has its uniform negative (data.easy) and `count` corrupted positives, in bpr (1 - weight) L(uniform) + weight
-    L(corrupted); a row without a transition, and every row in the warmup, has the uniform one at full weight. Corrupted
-    vectors carry no gradient, and penalties on negatives fall away. Level: 0 the uniform one, else 10 (1 - q) rounded:
+    L(corrupted); a row without a transition, and every row in the warmup, has the uniform one at full weight. No gradient
+    flows into what a vector was made of, and penalties on negatives fall away. Level: 0 the uniform one, else 10 (1 - q) rounded:
     1 where nine draws of ten lie below the boundary, 5 where half of them do.
 
     boundary, place, sample: the estimate of tau, as boundary.Boundary tells. transition: "confidence", where a share q
@@ -50,7 +51,8 @@ class ADAR(Sampler):
     turned around, so that their mean is 0; 0: each vector draws one of its own, which costs more. steps, schedule: of
     the chain; steps = None stops at a* itself. t_min: the first step allowed. band: go on by a number of steps drawn
     between these two. undecided: what a row without a transition gets, "skip" nothing, "t_min" the positive at that
-    step. weight: .1 .. .9. count: 1 .. 4. reverse: steps back, 1 .. 5, by a denoiser that is trained beside, so that
+    step. weight: .1 .. .9. count: 1 .. 4. push: which item learns in the place of a corrupted positive, "none" or
+    "easy", the row's uniform one, as if it scored so: without any the items' mean drifts (pushed.py). reverse: steps back, 1 .. 5, by a denoiser that is trained beside, so that
     negatives lie where items do; one that then scores above the boundary is moved to it (0: none). prediction: what
     the denoiser is asked for. dim: width of the backbone's vectors, for it. lr: its own learning rate (None: the
     optimizer's).
@@ -81,6 +83,7 @@ class ADAR(Sampler):
         undecided: Literal["skip", "t_min"] = "skip",
         weight: float = 0.5,
         count: int = 1,
+        push: Literal["none", "easy"] = "none",
         reverse: int = 0,
         prediction: Literal["sample", "epsilon"] = "sample",
         dim: int = 64,
@@ -114,6 +117,7 @@ class ADAR(Sampler):
         self.begins = warmup
         self.plain, self.t_min, self.band, self.skip = noise == "plain", t_min, tuple(band), undecided == "skip"
         self.weight, self.count, self.reverse, self.dim, self.lr, self.many = weight, count, reverse, dim, lr, noises
+        self.push = push == "easy"
         clip = CLIP if prediction == "epsilon" else None
         self.process = None if steps is None else Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
         self.denoiser = MLP(dim, steps, [dim], droppable=False) if steps and reverse else None
@@ -159,7 +163,7 @@ class ADAR(Sampler):
             beside, own = tables.item_rows(easy), tables.item_rows(batch.positives)
         made, turns = self._made(self.cloud, batch, query.detach(), own.detach(), beside.detach()[:, 0])
         with torch.set_grad_enabled(self.training):
-            vectors = torch.cat([beside, made], 1)
+            vectors = torch.cat([beside, pushing(made, beside) if self.push else made], 1)
         return Negatives(
             vectors=vectors,
             weights=embedding(turns.long(), self.shares),

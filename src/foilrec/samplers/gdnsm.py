@@ -20,6 +20,7 @@ from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
 from foilrec.negatives.nearseen import near_seen
 from foilrec.negatives.pacing import opened
+from foilrec.negatives.pushed import pushing
 from foilrec.numerics import kernels
 from foilrec.numerics.chances import chances, normals
 from foilrec.tables.projected import Projected
@@ -59,9 +60,9 @@ class GDNSM(Sampler):
     be, it is left out (None: neither). guard: leave out what lies nearest to an item of the user's history, if their
     cosine is above it, .95 (None: nothing). difficulty: "score" sorts each row's pool by measured score before g(e)
     takes the first ones. refresh: "step" makes vectors by the weights of the step, "epoch" all at once as an epoch
-    begins, kept as `keep` in at most `memory` GB. lr: the generator's own learning rate (None: the optimizer's).
-    passes: train generator and backbone "joint"ly, or "alternate": in passes of their own, one after the other
-    (algorithm 1). faithful: raise if an option differs from what was released.
+    begins, kept as `keep` in at most `memory` GB. push: which item learns in the place of a vector, as with
+    adar. lr: the generator's own learning rate (None: the optimizer's). passes: train generator and backbone "joint"ly,
+    or "alternate": in passes of their own, one after the other (algorithm 1). faithful: raise if an option differs from what was released.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class GDNSM(Sampler):
         refresh: Literal["step", "epoch"] = "step",
         keep: Literal["float16", "float32"] = "float32",
         memory: float = 1.0,
+        push: Literal["none", "easy"] = "none",
         lr: float | None = None,
         passes: Literal["joint", "alternate"] = "joint",
         faithful: bool = False,
@@ -114,6 +116,7 @@ class GDNSM(Sampler):
             "calibrate": (calibrate, None),
             "guard": (guard, None),
             "difficulty": (difficulty, "level"),
+            "push": (push, "none"),
         }
         promise("gdnsm", faithful, released)
         names = data.modalities(modalities, "gdnsm is guided by", "take dmns, which needs none")
@@ -136,6 +139,7 @@ class GDNSM(Sampler):
         self.back, self.stop, self.normalise, self.inner_steps = reverse_steps, stop, normalise, inner_steps
         self.dim, self.most, self.guard, self.by_score = dim, calibrate, guard, difficulty == "score"
         self.by_epoch, self.kind, self.memory = refresh == "epoch", getattr(torch, keep), memory
+        self.push = push == "easy"
         self.lr, self.alternates = lr, passes == "alternate"
         contents = [_content(data.features[name], dim, axes, normalise) for name in names]
         chain = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
@@ -184,9 +188,11 @@ class GDNSM(Sampler):
             seen = self.data.seen.on(query.device)
             good = good & ~near_seen(made, tables.items.detach(), batch.users, (seen.starts, seen.items), self.guard)
         used = good.sum(1, keepdim=True).to(query.dtype)
+        with torch.set_grad_enabled(self.training):
+            vectors = torch.cat([beside, pushing(made, beside) if self.push else made], 1)
         weights = torch.cat([1 + used, (self.beta * (1 + used) / used.clamp(min=1)).expand(good.shape)], 1)
         return Negatives(
-            vectors=torch.cat([beside, made], 1),
+            vectors=vectors,
             weights=weights,
             mask=None if bool(good.all()) else nn.functional.pad(good, (1, 0), value=True),
             level=nn.functional.pad(level.long(), (1, 0)),
