@@ -38,9 +38,9 @@ class ADAR(Sampler):
     knows no boundary.
 
     A row has its uniform negative (data.easy) and `count` corrupted positives, in bpr (1 - weight) L(uniform) + weight
-    L(corrupted); a row without a transition, and every row in the warmup, has the uniform one at full weight. No gradient
-    flows into what a vector was made of, and penalties on negatives fall away. Level: 0 the uniform one, else 10 (1 - q) rounded:
-    1 where nine draws of ten lie below the boundary, 5 where half of them do.
+    L(corrupted); a row without a transition, and every row in the warmup, has the uniform one at full weight. No
+    gradient flows into what a vector was made of, and penalties on negatives fall away. Level: 0 the uniform one, else
+    10 (1 - q) rounded: 1 where nine draws of ten lie below the boundary, 5 where half of them do.
 
     boundary, place, sample: the estimate of tau, as boundary.Boundary tells. transition: "confidence", where a share q
     of the draws is below it, or "draw", where this very draw passes it (one that never would is turned around).
@@ -52,10 +52,10 @@ class ADAR(Sampler):
     the chain; steps = None stops at a* itself. t_min: the first step allowed. band: go on by a number of steps drawn
     between these two. undecided: what a row without a transition gets, "skip" nothing, "t_min" the positive at that
     step. weight: .1 .. .9. count: 1 .. 4. push: which item learns in the place of a corrupted positive, "none" or
-    "easy", the row's uniform one, as if it scored so: without any the items' mean drifts (pushed.py). reverse: steps back, 1 .. 5, by a denoiser that is trained beside, so that
-    negatives lie where items do; one that then scores above the boundary is moved to it (0: none). prediction: what
-    the denoiser is asked for. dim: width of the backbone's vectors, for it. lr: its own learning rate (None: the
-    optimizer's).
+    "easy", the row's uniform one, as if it scored so: without any the items' mean drifts (pushed.py). reverse: steps
+    back, 1 .. 5, by a denoiser that is trained beside, so that negatives lie where items do; one that then scores above
+    the boundary is moved to it (0: none). prediction: what the denoiser is asked for. dim: width of the backbone's
+    vectors, for it. lr: its own learning rate (None: the optimizer's).
     """
 
     shares: Tensor  # [2, 1 + count], the weights of a row without and with a transition

@@ -60,9 +60,10 @@ class GDNSM(Sampler):
     be, it is left out (None: neither). guard: leave out what lies nearest to an item of the user's history, if their
     cosine is above it, .95 (None: nothing). difficulty: "score" sorts each row's pool by measured score before g(e)
     takes the first ones. refresh: "step" makes vectors by the weights of the step, "epoch" all at once as an epoch
-    begins, kept as `keep` in at most `memory` GB. push: which item learns in the place of a vector, as with
-    adar. lr: the generator's own learning rate (None: the optimizer's). passes: train generator and backbone "joint"ly,
-    or "alternate": in passes of their own, one after the other (algorithm 1). faithful: raise if an option differs from what was released.
+    begins, kept as `keep` in at most `memory` GB. push: which item learns in the place of a vector, as with adar. lr:
+    the generator's own learning rate (None: the optimizer's). passes: train generator and backbone "joint"ly, or
+    "alternate": in passes of their own, one after the other (algorithm 1). faithful: raise if an option differs from
+    what was released.
     """
 
     def __init__(
