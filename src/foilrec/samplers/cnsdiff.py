@@ -16,6 +16,7 @@ from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
 from foilrec.negatives.pacing import drifted
+from foilrec.negatives.pushed import pushing
 from foilrec.numerics import kernels
 from foilrec.numerics.chances import betas, normals
 
@@ -39,8 +40,9 @@ class CNSDiff(Sampler):
     temperature, jitter: of it. causal: weight of a divergence between the estimate and the state one step earlier.
     reweight: weigh rows by what a step adds in signal to noise. unit: the network sees directions alone. learns: the
     "denoiser", or as released the "items": the network stays as it was drawn, and its error, times 1e-6, moves items.
-    hidden: width of its layer. dim: width of the backbone's vectors. lr: its learning rate (None: the optimizer's).
-    faithful: raise if an option differs from what was released.
+    hidden: width of its layer. dim: width of the backbone's vectors. push: "easy" gives r the whole gradient of what is
+    made with it, not its share 1 - w of it, as with adar. lr: its learning rate (None: the optimizer's). faithful:
+    raise if an option differs from what was released.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class CNSDiff(Sampler):
         learns: Literal["denoiser", "items"] = "denoiser",
         hidden: int = 64,
         dim: int = 64,
+        push: Literal["none", "easy"] = "none",
         lr: float | None = None,
         faithful: bool = False,
     ) -> None:
@@ -84,6 +87,7 @@ class CNSDiff(Sampler):
             "reweight": (reweight, True),
             "unit": (unit, True),
             "learns": (learns, "items"),
+            "push": (push, "none"),
         }
         promise("cnsdiff", faithful, released)
         must_hold(
@@ -101,7 +105,7 @@ class CNSDiff(Sampler):
         self.first, self.last, self.epochs, self.least = first, last, epochs, least
         self.most, self.contrast, self.temperature, self.jitter = calibrate, contrast, temperature, jitter
         self.causal, self.reweight, self.unit, self.joint = causal, reweight, unit, learns == "items"
-        self.dim, self.lr = dim, lr
+        self.dim, self.lr, self.push = dim, lr, push == "easy"
         shape = make_schedule(schedule, steps, **({"first": None} if schedule == "diffrec" else {}))
         self.diffusion = Diffusion(shape, "sample", clip=clip)
         self.net = MLP(dim, steps, hidden=[hidden], activation="tanh", step_dim=dim).requires_grad_(not self.joint)
@@ -129,7 +133,8 @@ class CNSDiff(Sampler):
         a, b = (drifted(batch.epoch, self.epochs, *ends) for ends in zip(self.first, self.last, strict=True))
         share = self.least + (1 - self.least) * betas(rows_of(batch), self.key(batch, "mix"), 1, a, b).to(hard.dtype)
         with torch.set_grad_enabled(self.training):
-            return Negatives(vectors=torch.lerp(random, hard[:, None], (share * good)[..., None]), level=level)
+            made = torch.lerp(random, hard[:, None], (share * good)[..., None])
+            return Negatives(vectors=pushing(made.detach(), random) if self.push else made, level=level)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The diffusion's error and the contrast."""

@@ -16,6 +16,7 @@ from foilrec.errors import PartsDoNotFit, above, at_least, must_hold
 from foilrec.faithful import promise
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
+from foilrec.negatives.pushed import pushing
 from foilrec.numerics import kernels
 from foilrec.numerics.chances import normals
 
@@ -36,9 +37,9 @@ class DMNS(Sampler):
     size. levels: which states, as shares of T, falling: level 1, 2, ... weights: one for each. calibrate: what scores
     above this share of its positive's standardised score is moved down to it; where that cannot be, it is left out
     (None: neither). start_epoch: uniform negatives alone before, 0 .. 10. inner_steps: noised copies of a row that
-    own_loss sees, 1 .. 5. dim: width of the backbone's vectors. lr: the network's own learning rate (None: the
-    optimizer's). passes: "joint", or "alternate": network and backbone in passes of their own. faithful: raise if an
-    option differs from what was published.
+    own_loss sees, 1 .. 5. dim: width of the backbone's vectors. push: which item learns in the place of a vector, as
+    with adar. lr: the network's own learning rate (None: the optimizer's). passes: "joint", or "alternate": network and
+    backbone in passes of their own. faithful: raise if an option differs from what was published.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class DMNS(Sampler):
         start_epoch: int = 1,
         inner_steps: int = 1,
         dim: int = 64,
+        push: Literal["none", "easy"] = "none",
         lr: float | None = None,
         passes: Literal["joint", "alternate"] = "joint",
         faithful: bool = False,
@@ -72,6 +74,7 @@ class DMNS(Sampler):
             "weights": (tuple(weights), (0.7, 0.8, 0.9, 1.0)),
             "calibrate": (calibrate, None),
             "start_epoch": (start_epoch, 0),
+            "push": (push, "none"),
         }
         promise("dmns", faithful, published)
         places = [steps * level // 1 for level in levels]
@@ -92,7 +95,7 @@ class DMNS(Sampler):
         self.weights, self.most, self.start = [1.0, *weights], calibrate, start_epoch
         self.begins = start_epoch
         self.normalise, self.absolute, self.inner_steps, self.dim = normalise, error == "absolute", inner_steps, dim
-        self.lr, self.alternates = lr, passes == "alternate"
+        self.lr, self.alternates, self.push = lr, passes == "alternate", push == "easy"
         self.diffusion = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
         if not faithful:
             must_end_in_noise("dmns", self.diffusion.schedule)
@@ -127,7 +130,9 @@ class DMNS(Sampler):
             mask = None if bool(good.all()) else pad(good, (1, 0), value=True)
         level = torch.arange(len(self.weights), device=easy.device).expand(len(batch), -1)
         weights = made.new_tensor(self.weights).expand(len(batch), -1)
-        return Negatives(vectors=torch.cat([beside, made], 1), weights=weights, mask=mask, level=level)
+        with torch.set_grad_enabled(self.training):
+            vectors = torch.cat([beside, pushing(made, beside) if self.push else made], 1)
+        return Negatives(vectors=vectors, weights=weights, mask=mask, level=level)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The diffusion's error on the batch's positives, each at a random step."""
