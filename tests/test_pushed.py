@@ -12,8 +12,6 @@ from foilrec.trainer import Objective
 
 OFFERS = {name: inspect.signature(parts.find("sampler", name)).parameters for name in parts.names("sampler")}
 PUSHING = [name for name, options in OFFERS.items() if "push" in options]
-    name for name in parts.names("sampler") if "push" in inspect.signature(parts.find("sampler", name)).parameters
-]
 AT_ONCE = {"gdnsm": {"start_epoch": 0}}  # options with which vectors are made in epoch 1
 
 
