@@ -473,6 +473,18 @@ def test_a_corrupted_positive_pulls_the_catalogue_along_unless_an_item_is_pushed
     assert grown["easy"].sum(0).abs().max() < 1e-6 < grown["none"].sum(0).abs().max()
 
 
+def test_the_item_beside_is_the_best_of_its_pool_as_dns_finds_it() -> None:
+    data = shelf()
+    tables, batch = space(data), data.batch(torch.arange(300), 1)
+    sampler, found = drawn(data, tables, batch, pool=4)
+    pool, query = sampler.unseen(batch, 4), tables.users[batch.users]
+    for row in range(300):
+        best = max(pool[row].tolist(), key=lambda item: float(query[row] @ tables.items[item]))
+        assert torch.equal(found.vectors[row, 0], tables.items[best])
+    sampler.begin_epoch(0, None, tables)
+    assert len(set(pool.flatten().tolist())) > 100 and (sampler(tables, batch, query).ids != pool[:, :1]).any()
+
+
 @pytest.mark.parametrize("prediction", ["sample", "epsilon"])
 def test_the_denoiser_learns_beside_and_its_vectors_stay_below_the_boundary(prediction: str) -> None:
     objective, data = hosted(reverse=2, dim=DIM, prediction=prediction, sample=0)
@@ -520,6 +532,7 @@ def test_the_noise_has_the_shape_of_the_catalogue() -> None:
         ({"band": (3, 1)}, "band"),
         ({"weight": 1.5}, "weight = 1.5"),
         ({"count": 0}, "count = 0"),
+        ({"pool": 0}, "pool = 0"),
         ({"steps": 5, "reverse": 6}, "reverse = 6"),
         ({"steps": None, "reverse": 1}, "steps = None"),
         ({"steps": None, "undecided": "t_min"}, "steps = None"),
@@ -547,6 +560,7 @@ def test_wrong_options_are_explained(options: dict[str, Any], words: str) -> Non
         {"boundary": "bayes", "place": 0.1, "noise": "plain"},
         {"reverse": 3, "prediction": "epsilon", "band": (2, 4), "lr": 0.01},
         {"sample": 0, "start": 0.9, "ramp": 3, "push": "easy", "count": 2},
+        {"push": "easy", "pool": 4},
     ],
 )
 def test_the_contract_holds_with_other_options(options: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from foilrec.negatives.moments import Moments
 from foilrec.negatives.pacing import drifted
 from foilrec.negatives.pushed import pushing
 from foilrec.negatives.transition import cosine_crossing, crossing, step_of
-from foilrec.numerics import streams
+from foilrec.numerics import kernels, streams
 from foilrec.numerics.chances import chances, normals
 
 CLIP = 4.0  # largest |x_0| believed of a predicted noise: divided by the little that is left of x_0, errors explode
@@ -52,10 +52,11 @@ class ADAR(Sampler):
     the chain; steps = None stops at a* itself. t_min: the first step allowed. band: go on by a number of steps drawn
     between these two. undecided: what a row without a transition gets, "skip" nothing, "t_min" the positive at that
     step. weight: .1 .. .9. count: 1 .. 4. push: which item learns in the place of a corrupted positive, "none" or
-    "easy", the row's uniform one, as if it scored so: without any the items' mean drifts (pushed.py). reverse: steps
-    back, 1 .. 5, by a denoiser that is trained beside, so that negatives lie where items do; one that then scores above
-    the boundary is moved to it (0: none). prediction: what the denoiser is asked for. dim: width of the backbone's
-    vectors, for it. lr: its own learning rate (None: the optimizer's).
+    "easy", the row's uniform one, as if it scored so: without any the items' mean drifts (pushed.py). pool: the item
+    beside is the one that scores highest of so many uniform ones, as dns draws it, 2 .. 8; 1: data.easy's. reverse:
+    steps back, 1 .. 5, by a denoiser that is trained beside, so that negatives lie where items do; one that then scores
+    above the boundary is moved to it (0: none). prediction: what the denoiser is asked for. dim: width of the
+    backbone's vectors, for it. lr: its own learning rate (None: the optimizer's).
     """
 
     shares: Tensor  # [2, 1 + count], the weights of a row without and with a transition
@@ -84,6 +85,7 @@ class ADAR(Sampler):
         weight: float = 0.5,
         count: int = 1,
         push: Literal["none", "easy"] = "none",
+        pool: int = 1,
         reverse: int = 0,
         prediction: Literal["sample", "epsilon"] = "sample",
         dim: int = 64,
@@ -104,6 +106,7 @@ class ADAR(Sampler):
             band=(band, len(band) == 2 and 0 <= band[0] <= band[1], "two numbers of steps that rise from 0"),
             weight=(weight, 0 <= weight <= 1, "in 0 .. 1"),
             count=(count, count >= 1, "at least 1"),
+            pool=(pool, pool >= 1, "at least 1"),
             reverse=(reverse, 0 <= reverse <= (steps or reverse), "at least 0, and no more than the chain's steps"),
         )
         if steps is None and (undecided, reverse, max(band)) != ("skip", 0, 0):
@@ -117,7 +120,7 @@ class ADAR(Sampler):
         self.begins = warmup
         self.plain, self.t_min, self.band, self.skip = noise == "plain", t_min, tuple(band), undecided == "skip"
         self.weight, self.count, self.reverse, self.dim, self.lr, self.many = weight, count, reverse, dim, lr, noises
-        self.push = push == "easy"
+        self.push, self.pool = push == "easy", pool
         clip = CLIP if prediction == "epsilon" else None
         self.process = None if steps is None else Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
         self.denoiser = MLP(dim, steps, [dim], droppable=False) if steps and reverse else None
@@ -156,11 +159,11 @@ class ADAR(Sampler):
     @torch.no_grad()
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """vectors [B, 1 + count, D], the uniform one first, with weights and mask; ids [B, 1] in the warmup."""
-        easy = self.data.easy(batch)[:, None]
+        item = self._item(tables, batch, query)
         if self.cloud is None or self.levels is None:
-            return Negatives(ids=easy, level=torch.zeros_like(easy))
+            return Negatives(ids=item, level=torch.zeros_like(item))
         with torch.set_grad_enabled(self.training):  # the loss will ask for the same rows
-            beside, own = tables.item_rows(easy), tables.item_rows(batch.positives)
+            beside, own = tables.item_rows(item), tables.item_rows(batch.positives)
         made, turns = self._made(self.cloud, batch, query.detach(), own.detach(), beside.detach()[:, 0])
         with torch.set_grad_enabled(self.training):
             vectors = torch.cat([beside, pushing(made, beside) if self.push else made], 1)
@@ -170,6 +173,14 @@ class ADAR(Sampler):
             mask=turns[:, None] | self.first,
             level=self.levels.expand(vectors.shape[:2]),
         )
+
+    def _item(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
+        """The item beside, [B, 1]: a uniform one, or the best of a pool."""
+        if self.pool == 1:
+            return self.data.easy(batch)[:, None]
+        pool = self.unseen(batch, self.pool)
+        best = kernels.candidate_scores(query, tables.items, pool).argmax(1, keepdim=True)
+        return pool.gather(1, best)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The denoiser's error on the batch's positives, each at a random step; "bayes" hears the batch's scores."""
