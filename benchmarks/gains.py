@@ -61,12 +61,12 @@ HEAD = """# Does it help?
 
 Test scores of stored runs, written by `python -m benchmarks.gains`. Each method was given two settings, tried with
 seed 0; the one that was best on validation is shown, with all its seeds. Uniform negatives chose among two learning
-rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws of
-users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a row, under the sampled softmax; all else keeps the host's loss. «-push»
-gives each made-up vector's push to the uniform item beside it (`push = "easy"`); «adar-hard» has the hardest of four
-in that item's place, as dns draws it. By the meter, over all epochs: the share of the catalogue that lies below a
-negative by the user's score («above»), and the share of negatives that are held-out items of validation, beside
-uniform's («false»; made-up vectors are no items).
+rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws
+of users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a
+row, under the sampled softmax; all else keeps the host's loss. «-push» gives each made-up vector's push to the uniform
+item beside it (`push = "easy"`); «adar-hard» has the hardest of four in that item's place, as dns draws it. By the
+meter, over all epochs: the share of the catalogue that lies below a negative by the user's score («above»), and the
+share of negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items).
 """
 GENERATED = "features of Baby are 128-d surrogates; its item graphs are the official features' own."
 
