@@ -23,20 +23,22 @@ from foilrec.stretch import train
 RUNS, LINES, PAGE = Path("runs/gains"), Path("docs/gains.jsonl"), Path("docs/gains.md")
 RATES = (1.0, 0.5)  # of the host's own learning rate: what uniform negatives are given to choose from
 RATES_OF = {"lightgcn-lfm2k": (4.0, 1.0), "freedom-lfm2k": (4.0, 1.0)}  # whose own is too slow for this patience
+HARD = ('push="easy"', "pool=4")
 SETTINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "softmax": (("count=8",), ("count=32",)),
     "dns": (("pool=2",), ("pool=4",)),
     "adar": (('boundary="pair"', "weight=0.25"), ('boundary="quantile"', "weight=0.1")),
     "adar-push": (('push="easy"', "weight=0.1"), ('push="easy"', "weight=0.25")),
-    "adar-hard": (('push="easy"', "pool=4", "weight=0.1"), ('push="easy"', "pool=4", "weight=0.25")),
+    "adar-hard": ((*HARD, "weight=0.1"), (*HARD, "weight=0.25")),
     "gdnsm": (("start_epoch=10", "beta=0.1"), ("start_epoch=30", "beta=0.3")),
     "gdnsm-push": (('push="easy"', "start_epoch=10", "beta=0.1"), ('push="easy"', "start_epoch=30", "beta=0.3")),
+    "gdnsm-hard": ((*HARD, "start_epoch=10", "beta=0.1"), (*HARD, "start_epoch=30", "beta=0.3")),
     "cnsdiff": (("contrast=0.0",), ("contrast=0.1",)),
 }
 HIT = "hit@10"  # told too where runs have it: what is published of sequential recommenders
 LOSSES = {"softmax": "loss=softmax"}  # methods that are uniform negatives under another loss
 ANY = ("uniform", "softmax", "dns", "adar", "adar-push", "adar-hard")
-GUIDED = ("gdnsm", "gdnsm-push")
+GUIDED = ("gdnsm", "gdnsm-push", "gdnsm-hard")
 HOSTS: dict[str, tuple[str, ...]] = {
     "bprmf-lastfm": (*ANY, "cnsdiff"),
     "lightgcn-lastfm": (*ANY, "cnsdiff"),
@@ -64,7 +66,7 @@ seed 0; the one that was best on validation is shown, with all its seeds. Unifor
 rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws
 of users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a
 row, under the sampled softmax; all else keeps the host's loss. «-push» gives each made-up vector's push to the uniform
-item beside it (`push = "easy"`); «adar-hard» has the hardest of four in that item's place, as dns draws it. By the
+item beside it (`push = "easy"`); «-hard» has the hardest of four in that item's place, as dns draws it. By the
 meter, over all epochs: the share of the catalogue that lies below a negative by the user's score («above»), and the
 share of negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items).
 """

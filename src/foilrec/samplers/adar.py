@@ -18,9 +18,9 @@ from foilrec.negatives.boundary import Boundary, Kind
 from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
 from foilrec.negatives.pacing import drifted
-from foilrec.negatives.pushed import pushing
+from foilrec.negatives.pushed import item_beside, pushing
 from foilrec.negatives.transition import cosine_crossing, crossing, step_of
-from foilrec.numerics import kernels, streams
+from foilrec.numerics import streams
 from foilrec.numerics.chances import chances, normals
 
 CLIP = 4.0  # largest |x_0| believed of a predicted noise: divided by the little that is left of x_0, errors explode
@@ -159,7 +159,7 @@ class ADAR(Sampler):
     @torch.no_grad()
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """vectors [B, 1 + count, D], the uniform one first, with weights and mask; ids [B, 1] in the warmup."""
-        item = self._item(tables, batch, query)
+        item = item_beside(self, tables, batch, query, self.pool)
         if self.cloud is None or self.levels is None:
             return Negatives(ids=item, level=torch.zeros_like(item))
         with torch.set_grad_enabled(self.training):  # the loss will ask for the same rows
@@ -173,14 +173,6 @@ class ADAR(Sampler):
             mask=turns[:, None] | self.first,
             level=self.levels.expand(vectors.shape[:2]),
         )
-
-    def _item(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
-        """The item beside, [B, 1]: a uniform one, or the best of a pool."""
-        if self.pool == 1:
-            return self.data.easy(batch)[:, None]
-        pool = self.unseen(batch, self.pool)
-        best = kernels.candidate_scores(query, tables.items, pool).argmax(1, keepdim=True)
-        return pool.gather(1, best)
 
     def own_loss(self, tables: Tables, batch: Batch, query: Tensor) -> Tensor:
         """The denoiser's error on the batch's positives, each at a random step; "bayes" hears the batch's scores."""

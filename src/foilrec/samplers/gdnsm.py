@@ -20,7 +20,7 @@ from foilrec.negatives.calibration import calibrate
 from foilrec.negatives.moments import Moments
 from foilrec.negatives.nearseen import near_seen
 from foilrec.negatives.pacing import opened
-from foilrec.negatives.pushed import pushing
+from foilrec.negatives.pushed import item_beside, pushing
 from foilrec.numerics import kernels
 from foilrec.numerics.chances import chances, normals
 from foilrec.tables.projected import Projected
@@ -60,10 +60,10 @@ class GDNSM(Sampler):
     be, it is left out (None: neither). guard: leave out what lies nearest to an item of the user's history, if their
     cosine is above it, .95 (None: nothing). difficulty: "score" sorts each row's pool by measured score before g(e)
     takes the first ones. refresh: "step" makes vectors by the weights of the step, "epoch" all at once as an epoch
-    begins, kept as `keep` in at most `memory` GB. push: which item learns in the place of a vector, as with adar. lr:
-    the generator's own learning rate (None: the optimizer's). passes: train generator and backbone "joint"ly, or
-    "alternate": in passes of their own, one after the other (algorithm 1). faithful: raise if an option differs from
-    what was released.
+    begins, kept as `keep` in at most `memory` GB. push, pool: which item stands beside, and whether it learns in the
+    place of vectors, as with adar. lr: the generator's own learning rate (None: the optimizer's). passes: train
+    generator and backbone "joint"ly, or "alternate": in passes of their own, one after the other (algorithm 1).
+    faithful: raise if an option differs from what was released.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class GDNSM(Sampler):
         keep: Literal["float16", "float32"] = "float32",
         memory: float = 1.0,
         push: Literal["none", "easy"] = "none",
+        pool: int = 1,
         lr: float | None = None,
         passes: Literal["joint", "alternate"] = "joint",
         faithful: bool = False,
@@ -118,13 +119,14 @@ class GDNSM(Sampler):
             "guard": (guard, None),
             "difficulty": (difficulty, "level"),
             "push": (push, "none"),
+            "pool": (pool, 1),
         }
         promise("gdnsm", faithful, released)
         names = data.modalities(modalities, "gdnsm is guided by", "take dmns, which needs none")
         outcomes = 2 ** len(names) - 1
         must_hold(
             "gdnsm",
-            **at_least(1, draws=draws, steps=steps, inner_steps=inner_steps, dim=dim, axes=axes),
+            **at_least(1, draws=draws, pool=pool, steps=steps, inner_steps=inner_steps, dim=dim, axes=axes),
             **at_least(0, start_epoch=start_epoch, beta=beta, hidden=hidden),
             **above(0, power=power, calibrate=calibrate, memory=memory, lr=lr),
             stop_step=(stop_step, 0 <= stop < steps, "in 0 .. steps - 1"),
@@ -140,7 +142,7 @@ class GDNSM(Sampler):
         self.back, self.stop, self.normalise, self.inner_steps = reverse_steps, stop, normalise, inner_steps
         self.dim, self.most, self.guard, self.by_score = dim, calibrate, guard, difficulty == "score"
         self.by_epoch, self.kind, self.memory = refresh == "epoch", getattr(torch, keep), memory
-        self.push = push == "easy"
+        self.push, self.candidates = push == "easy", pool
         self.lr, self.alternates = lr, passes == "alternate"
         contents = [_content(data.features[name], dim, axes, normalise) for name in names]
         chain = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
@@ -172,11 +174,11 @@ class GDNSM(Sampler):
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """vectors [B, 1 + g(e), D], the uniform one first, with weights and levels; ids [B, 1] where g(e) = 0."""
-        easy = self.data.easy(batch)[:, None]
+        item = item_beside(self, tables, batch, query.detach(), self.candidates)
         if not self.open or self.cloud is None:
-            return Negatives(ids=easy, level=torch.zeros_like(easy))
+            return Negatives(ids=item, level=torch.zeros_like(item))
         with torch.set_grad_enabled(self.training):
-            beside = tables.item_rows(easy)
+            beside = tables.item_rows(item)
         own, query = tables.item_rows(batch.positives).detach(), query.detach()
         if self.pool is None:
             made, level = self._make(batch, query)
