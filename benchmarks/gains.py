@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
+
 from foilrec.comparing.compare import compare
 from foilrec.comparing.comparison import Comparison
 from foilrec.errors import FoilrecError
@@ -35,7 +37,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "gdnsm-hard": ((*HARD, "start_epoch=10", "beta=0.1"), (*HARD, "start_epoch=30", "beta=0.3")),
     "cnsdiff": (("contrast=0.0",), ("contrast=0.1",)),
 }
-HIT = "hit@10"  # told too where runs have it: what is published of sequential recommenders
+HIT = "hit@10"  # shown where ndcg@10 is chosen by: what is published of sequential recommenders
 LOSSES = {"softmax": "loss=softmax"}  # methods that are uniform negatives under another loss
 ANY = ("uniform", "softmax", "dns", "adar", "adar-push", "adar-hard")
 GUIDED = ("gdnsm", "gdnsm-push", "gdnsm-hard")
@@ -66,9 +68,11 @@ seed 0; the one that was best on validation is shown, with all its seeds. Unifor
 rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws
 of users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a
 row, under the sampled softmax; all else keeps the host's loss. «-push» gives each made-up vector's push to the uniform
-item beside it (`push = "easy"`); «-hard» has the hardest of four in that item's place, as dns draws it. By the
-meter, over all epochs: the share of the catalogue that lies below a negative by the user's score («above»), and the
-share of negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items).
+item beside it (`push = "easy"`); «-hard» has the hardest of four in that item's place, as dns draws it. By the meter,
+over all epochs: the share of the catalogue that lies below a negative by the user's score («above»), and the share of
+negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items). «Gini@20» is
+how unevenly items fill the lists; «drift» is how long the mean of all items' vectors is, in mean lengths of one, with
+seed 0: near 1 they all point one way, which ranks by popularity.
 """
 GENERATED = "features of Baby are 128-d surrogates; its item graphs are the official features' own."
 
@@ -165,6 +169,13 @@ def readings(runs: list[Run]) -> dict[str, float]:
     return {key: mean(values) for key, values in found.items()}
 
 
+@torch.no_grad()
+def drift(run: Run) -> float:
+    """How long the items' mean is, in mean lengths of an item: 1 where all items are the same."""
+    items = run.model.eval().propagate().items
+    return float(items.mean(0).norm() / items.norm(dim=1).mean())
+
+
 def lines_of(host: str) -> Iterator[dict[str, Any]]:
     """What is kept of a host's finished runs, one line a method."""
     picked: dict[str, list[Run]] = {}
@@ -191,17 +202,19 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
             "metric": metric,
             "valid": mean(map(validation, runs)),
             "test": [run.scores["test"][metric] for run in runs],
-            "hit": mean(run.scores["test"][HIT] for run in runs) if HIT in runs[0].scores["test"] else None,
+            "hit": mean(run.scores["test"][HIT] for run in runs),
             "gain": None if line is None or line.gain is None else [line.gain.value, line.gain.low, line.gain.high],
             "p": None if line is None else line.p_holm,
             "cpu_seconds": mean(run.scores["cpu_seconds"] for run in runs),
             "meter": readings(runs),
+            "gini": mean(run.scores["test"]["gini@20"] for run in runs),
+            "drift": drift(runs[0]),
         }
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """A host's table."""
-    hit = lines[0].get("hit") is not None
+    hit, told = lines[0]["metric"] == "ndcg@10" and "hit" in lines[0], "drift" in lines[0]
     head = [
         "method",
         "settings",
@@ -212,6 +225,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         "gain on uniform [95 %]",
         "above",
         "false",
+        *(["Gini@20", "drift"] if told else []),
         "CPU s",
     ]
     body = [f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"]
@@ -229,6 +243,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             gain.replace("%", " %") + star,
             f"{meter['percentile']:.2f}" if "percentile" in meter else "",
             f"{meter['false_ratio']:.1f}" if "false_ratio" in meter else "",
+            *([f"{one['gini']:.2f}", f"{one['drift']:.2f}"] if told else []),
             f"{one['cpu_seconds']:.0f}",
         ]
         body.append(f"| {' | '.join(cells)} |\n")
