@@ -9,7 +9,7 @@ import polars as pl
 from foilrec.run import Run
 
 KEPT = Path("docs/kept")
-METRICS = ("recall@10", "recall@20", "ndcg@10")
+METRICS, NEXT = ("recall@10", "recall@20", "ndcg@10"), ("hit@10", "ndcg@10")  # NEXT where one item is held out
 
 
 def keep(run: Run) -> Path:
@@ -23,7 +23,9 @@ def keep(run: Run) -> Path:
         shutil.copy(run.folder / name, folder / name)
     about = {key: value for key, value in run.about.items() if key != "folder"}
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    values = pl.read_parquet(run.folder / "users.parquet").select(pl.col(METRICS).cast(pl.Float32))
+    told = pl.read_parquet(run.folder / "users.parquet")
+    names = METRICS if set(METRICS) <= set(told.columns) else NEXT
+    values = told.select(pl.col(names).cast(pl.Float32))
     users = values.with_row_index("user").with_columns(pl.col("user").cast(pl.Int64))
     users.write_parquet(folder / "users.parquet", compression="zstd", compression_level=19)
     return folder

@@ -290,7 +290,7 @@ def main() -> None:
             recipe = Recipe.load(path, [f"seed={seed}"])
             folder = RUNS / f"{recipe.name}-s{seed}"
             run = train(recipe, folder, resume=(folder / "recipe.toml").is_file())
-            print(f"{recipe.name} seed {seed}: {run.scores['test']['recall@20']:.4f}", flush=True)
+            print(f"{recipe.name} seed {seed}: {run.scores['test'][recipe.train.select]:.4f}", flush=True)
             write()
     write()
 
