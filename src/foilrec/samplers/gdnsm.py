@@ -142,8 +142,7 @@ class GDNSM(Sampler):
         self.back, self.stop, self.normalise, self.inner_steps = reverse_steps, stop, normalise, inner_steps
         self.dim, self.most, self.guard, self.by_score = dim, calibrate, guard, difficulty == "score"
         self.by_epoch, self.kind, self.memory = refresh == "epoch", getattr(torch, keep), memory
-        self.push, self.candidates = push == "easy", pool
-        self.lr, self.alternates = lr, passes == "alternate"
+        self.push, self.candidates, self.lr, self.alternates = push == "easy", pool, lr, passes == "alternate"
         contents = [_content(data.features[name], dim, axes, normalise) for name in names]
         chain = Diffusion(make_schedule(schedule, steps), prediction, clip=clip)
         if not faithful:
