@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from foilrec.comparing.compare import compare
-from foilrec.comparing.comparison import Comparison
+from foilrec.comparing.comparison import Line
 from foilrec.errors import FoilrecError
 from foilrec.recipe import Recipe
 from foilrec.run import Run
@@ -66,13 +66,14 @@ HEAD = """# Does it help?
 Test scores of stored runs, written by `python -m benchmarks.gains`. Each method was given two settings, tried with
 seed 0; the one that was best on validation is shown, with all its seeds. Uniform negatives chose among two learning
 rates, and the others kept theirs. Gains are on uniform negatives, paired by user, with the interval of 95 % of draws
-of users and seeds; * marks p < .05 by Holm's correction within the host. «softmax» is uniform negatives, several a
-row, under the sampled softmax; all else keeps the host's loss. «-push» gives each made-up vector's push to the uniform
-item beside it (`push = "easy"`); «-hard» has the hardest of four in that item's place, as dns draws it. By the meter,
-over all epochs: the share of the catalogue that lies below a negative by the user's score («above»), and the share of
-negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items). «Gini@20» is
-how unevenly items fill the lists; «drift» is how long the mean of all items' vectors is, in mean lengths of one, with
-seed 0: near 1 they all point one way, which ranks by popularity.
+of users and seeds; * marks p < .05 by Holm's correction within the host. «On dns» is the same beside `dns`; «epoch» is
+the best one, so that a method whose negatives begin later is uniform's alone. «softmax» is uniform negatives, several
+a row, under the sampled softmax; all else keeps the host's loss. «-push» gives each made-up vector's push to the
+uniform item beside it (`push = "easy"`); «-hard» has the hardest of four in that item's place, as dns draws it. By the
+meter, over all epochs: the share of the catalogue that lies below a negative by the user's score («above»), and the
+share of negatives that are held-out items of validation, beside uniform's («false»; made-up vectors are no items).
+«Gini@20» is how unevenly items fill the lists; «drift» is how long the mean of all items' vectors is, in mean lengths
+of one, with seed 0: near 1 they all point one way, which ranks by popularity.
 """
 GENERATED = "features of Baby are 128-d surrogates; its item graphs are the official features' own."
 
@@ -176,6 +177,24 @@ def drift(run: Run) -> float:
     return float(items.mean(0).norm() / items.norm(dim=1).mean())
 
 
+def against(picked: dict[str, list[Run]], name: str, metric: str) -> dict[str, Line]:
+    """Every method beside the one of that name; nothing where it has not run, or stands alone."""
+    runs = [run for each in picked.values() for run in each]
+    if len(picked) < 2 or all(run.recipe.name != name for run in runs):
+        return {}
+    return {line.row: line for line in compare(runs, against=name, metrics=(metric,)).lines}
+
+
+def interval(line: Line | None) -> list[float] | None:
+    """A gain and the ends of its interval."""
+    return None if line is None or line.gain is None else [line.gain.value, line.gain.low, line.gain.high]
+
+
+def percent(gain: list[float] | None) -> str:
+    """The same as a reader has it."""
+    return "" if gain is None else "{:+.1%} [{:+.1%}, {:+.1%}]".format(*gain).replace("%", " %")
+
+
 def lines_of(host: str) -> Iterator[dict[str, Any]]:
     """What is kept of a host's finished runs, one line a method."""
     picked: dict[str, list[Run]] = {}
@@ -186,11 +205,9 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
     if "uniform" not in picked:
         return
     metric = picked["uniform"][0].recipe.train.select
-    found: Comparison | None = None
-    if len(picked) > 1:
-        found = compare([run for runs in picked.values() for run in runs], against=f"uniform-{host}", metrics=(metric,))
+    on_uniform, on_dns = (against(picked, f"{method}-{host}", metric) for method in ("uniform", "dns"))
     for method, runs in picked.items():
-        line = next((one for one in found.lines if one.row == f"{method}-{host}"), None) if found else None
+        line = on_uniform.get(f"{method}-{host}")
         yield {
             "host": host,
             "method": method,
@@ -203,8 +220,10 @@ def lines_of(host: str) -> Iterator[dict[str, Any]]:
             "valid": mean(map(validation, runs)),
             "test": [run.scores["test"][metric] for run in runs],
             "hit": mean(run.scores["test"][HIT] for run in runs),
-            "gain": None if line is None or line.gain is None else [line.gain.value, line.gain.low, line.gain.high],
+            "gain": interval(line),
             "p": None if line is None else line.p_holm,
+            "on_dns": interval(on_dns.get(f"{method}-{host}")),
+            "epochs": [run.scores["best_epoch"] for run in runs],
             "cpu_seconds": mean(run.scores["cpu_seconds"] for run in runs),
             "meter": readings(runs),
             "gini": mean(run.scores["test"]["gini@20"] for run in runs),
@@ -223,6 +242,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         f"test {lines[0]['metric']}",
         *([HIT] if hit else []),
         "gain on uniform [95 %]",
+        *(["on dns", "epoch"] if told else []),
         "above",
         "false",
         *(["Gini@20", "drift"] if told else []),
@@ -230,7 +250,6 @@ def table(lines: list[dict[str, Any]]) -> str:
     ]
     body = [f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"]
     for one in lines:
-        gain = "" if one["gain"] is None else "{:+.1%} [{:+.1%}, {:+.1%}]".format(*one["gain"])
         star = "*" if one["p"] is not None and one["p"] < 0.05 else ""
         meter = one["meter"]
         cells = [
@@ -240,7 +259,8 @@ def table(lines: list[dict[str, Any]]) -> str:
             f"{one['valid']:.4f}",
             f"{mean(one['test']):.4f}",
             *([f"{one['hit']:.4f}"] if hit else []),
-            gain.replace("%", " %") + star,
+            percent(one["gain"]) + star,
+            *([percent(one["on_dns"]), f"{mean(one['epochs']):.0f}"] if told else []),
             f"{meter['percentile']:.2f}" if "percentile" in meter else "",
             f"{meter['false_ratio']:.1f}" if "false_ratio" in meter else "",
             *([f"{one['gini']:.2f}", f"{one['drift']:.2f}"] if told else []),

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -125,18 +124,17 @@ def _blocks(
     device, items = tables.items.device, tables.items.T.to(dtype).contiguous()
     peak, room = _peak(items, "item") * len(items), panel(max(16, block // (4 * items.shape[1])), device)
     buffer = torch.empty(min(room, len(users)), items.shape[1], dtype=dtype, device=device)
-    asked = users.split(room * math.ceil(ASKED / room))
-    queries = (model.query(tables, model.data.ask(some, model.history, known).to(device)).to(dtype) for some in asked)
-    parts = (zip(some.split(room), query.split(room), strict=True) for some, query in zip(asked, queries, strict=True))
-    for rows, query in chain.from_iterable(parts):
-        scores = torch.mm(query, items, out=buffer[: len(rows)])
-        if not _peak(query, "user") * peak < torch.finfo(dtype).max and not bool(scores.isfinite().all()):
-            raise RunBroken("The model's scores overflow: it has diverged. Lower optimizer.lr.")
-        if masked is not None:
-            starts, gone = masked.gather(rows)
-            row = torch.repeat_interleave(torch.arange(len(rows)), starts.diff())
-            scores[row.to(device), gone.to(device)] = torch.nan
-        yield rows, scores
+    for asked in users.split(room * math.ceil(ASKED / room)):
+        queries = model.query(tables, model.data.ask(asked, model.history, known).to(device)).to(dtype)
+        for rows, query in zip(asked.split(room), queries.split(room), strict=True):
+            scores = torch.mm(query, items, out=buffer[: len(rows)])
+            if not _peak(query, "user") * peak < torch.finfo(dtype).max and not bool(scores.isfinite().all()):
+                raise RunBroken("The model's scores overflow: it has diverged. Lower optimizer.lr.")
+            if masked is not None:
+                starts, gone = masked.gather(rows)
+                row = torch.repeat_interleave(torch.arange(len(rows)), starts.diff())
+                scores[row.to(device), gone.to(device)] = torch.nan
+            yield rows, scores
 
 
 def _peak(vectors: Tensor, whose: str) -> float:
