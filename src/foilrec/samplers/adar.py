@@ -51,12 +51,12 @@ class ADAR(Sampler):
     turned around, so that their mean is 0; 0: each vector draws one of its own, which costs more. steps, schedule: of
     the chain; steps = None stops at a* itself. t_min: the first step allowed. band: go on by a number of steps drawn
     between these two. undecided: what a row without a transition gets, "skip" nothing, "t_min" the positive at that
-    step. weight: .1 .. .9. count: 1 .. 4. push: which item learns in the place of a corrupted positive, "none" or
-    "easy", the row's uniform one, as if it scored so: without any the items' mean drifts (pushed.py). pool: the item
-    beside is the one that scores highest of so many uniform ones, as dns draws it, 2 .. 8; 1: data.easy's. reverse:
-    steps back, 1 .. 5, by a denoiser that is trained beside, so that negatives lie where items do; one that then scores
-    above the boundary is moved to it (0: none). prediction: what the denoiser is asked for. dim: width of the
-    backbone's vectors, for it. lr: its own learning rate (None: the optimizer's).
+    step. weight: .1 .. .9. count: 1 .. 4. pool: the item beside is the one that scores highest of so many uniform ones,
+    as dns draws it, 2 .. 8, also in the warmup and as what "pair" hears; 1: data.easy's. push: "easy" lets the item
+    beside learn in the place of a corrupted positive, as if it scored so; with "none" the items' mean drifts
+    (pushed.py). reverse: steps back, 1 .. 5, by a denoiser that is trained beside, so that negatives lie where items
+    do; one that then scores above the boundary is moved to it (0: none). prediction: what the denoiser is asked for.
+    dim: width of the backbone's vectors, for it. lr: its own learning rate (None: the optimizer's).
     """
 
     shares: Tensor  # [2, 1 + count], the weights of a row without and with a transition
@@ -158,7 +158,7 @@ class ADAR(Sampler):
 
     @torch.no_grad()
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
-        """vectors [B, 1 + count, D], the uniform one first, with weights and mask; ids [B, 1] in the warmup."""
+        """vectors [B, 1 + count, D], the item beside first, with weights and mask; ids [B, 1] in the warmup."""
         item = item_beside(self, tables, batch, query, self.pool)
         if self.cloud is None or self.levels is None:
             return Negatives(ids=item, level=torch.zeros_like(item))

@@ -60,10 +60,10 @@ class GDNSM(Sampler):
     be, it is left out (None: neither). guard: leave out what lies nearest to an item of the user's history, if their
     cosine is above it, .95 (None: nothing). difficulty: "score" sorts each row's pool by measured score before g(e)
     takes the first ones. refresh: "step" makes vectors by the weights of the step, "epoch" all at once as an epoch
-    begins, kept as `keep` in at most `memory` GB. push, pool: which item stands beside, and whether it learns in the
-    place of vectors, as with adar. lr: the generator's own learning rate (None: the optimizer's). passes: train
-    generator and backbone "joint"ly, or "alternate": in passes of their own, one after the other (algorithm 1).
-    faithful: raise if an option differs from what was released.
+    begins, kept as `keep` in at most `memory` GB. pool: the item beside is the best of so many uniform ones, also
+    before a level opens; push: whether it learns in the place of vectors; both as with adar. lr: the generator's own
+    learning rate (None: the optimizer's). passes: train generator and backbone "joint"ly, or "alternate": in passes of
+    their own, one after the other (algorithm 1). faithful: raise if an option differs from what was released.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class GDNSM(Sampler):
         self.pool = self._filled(epoch, model, tables) if self.by_epoch else None
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
-        """vectors [B, 1 + g(e), D], the uniform one first, with weights and levels; ids [B, 1] where g(e) = 0."""
+        """vectors [B, 1 + g(e), D], the item beside first, with weights and levels; ids [B, 1] where g(e) = 0."""
         item = item_beside(self, tables, batch, query.detach(), self.candidates)
         if not self.open or self.cloud is None:
             return Negatives(ids=item, level=torch.zeros_like(item))
