@@ -15,6 +15,7 @@ from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 BATCH, WARM, ROUNDS, STEPS = 2048, 8, 4, 12  # an epoch has 57 whole batches
+AXES = 128  # as the rows of CCDRec
 
 
 def per_epoch(step: Callable[..., object], batches: Iterable[object], steps: float) -> Timing:
@@ -68,9 +69,9 @@ def usual_form(model: usual.Usual, data: Data) -> Timing:
     return per_epoch(step, usual.batches(data, BATCH), len(data.train) / BATCH)
 
 
-def row(what: str, mine: Timing, theirs: Timing, bar: float) -> Row:
+def row(what: str, mine: Timing, theirs: Timing, bar: float, note: str = "") -> Row:
     """Both timings in one row."""
-    return Row(what, mine.cpu, mine.wall, theirs.cpu, theirs.wall, bar, "CPU seconds an epoch")
+    return Row(what, mine.cpu, mine.wall, theirs.cpu, theirs.wall, bar, f"CPU seconds an epoch{note}")
 
 
 def rows() -> list[Row]:
@@ -84,8 +85,10 @@ def rows() -> list[Row]:
     lightgcn, bprmf = usual_form(usual.UsualLightGCN(data), data), usual_form(usual.UsualBPRMF(data), data)
     memory.keep_large_blocks()  # as foilrec.train does
     trainable = ours(data, "freedom", head_weight=1e-3, train_features=True)
+    heads = [ours(data, "freedom", head_weight=1e-3, axes=axes) for axes in (None, AXES)]
     return [
-        row("FREEDOM, frozen features", ours(data, "freedom", head_weight=1e-3), freedom, 15),
+        row("FREEDOM, frozen features", heads[0], freedom, 15, "; features whole"),
+        row("FREEDOM, frozen features", heads[1], freedom, 15, f"; features on {AXES} axes"),
         row("FREEDOM, head weight 0", ours(data, "freedom", head_weight=0.0), freedom, 40),
         row("FREEDOM, trainable features", trainable, freedom, 4),
         row("LightGCN", ours(data, "lightgcn"), lightgcn, 4),

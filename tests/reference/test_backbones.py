@@ -363,6 +363,30 @@ def test_the_two_ways_of_the_heads_are_equal_with_their_gradients(frozen: bool, 
         assert torch.allclose(gradient, found[1][1][name], atol=1e-6), name
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_heads_on_axes_read_the_features_best_narrow_form(k: int, patchy: Data) -> None:
+    model, narrow = make("freedom", patchy, head_weight=0.5, axes=5), dict(patchy.features)
+    for name, feature in patchy.features.items():
+        rows, here = feature.all(), feature.has(torch.arange(patchy.n_items))
+        centred = (rows - rows[here].mean(0)).numpy()
+        _, _, axes = np.linalg.svd(centred[here.numpy()], full_matrices=False)
+        best, made = (centred @ axes[:5].T)[here.numpy()], model.frozen[name].all().numpy()
+        assert made.shape == (patchy.n_items, 5) and not made[~here.numpy()].any()
+        assert 0.97 < np.square(made).sum() / np.square(best).sum() < 1.0001  # no five axes hold more than the first
+        narrow[name] = replace(feature, rows=made)
+    tables, (batch, negatives) = model.propagate(), batch_of(patchy, k)
+    query = tables.users[batch.users].detach()
+    expected = 0.5 * head_loss(model, replace(patchy, features=narrow), batch, negatives.ids, query)
+    assert torch.allclose(model.own_loss(tables, batch, negatives).double(), expected, rtol=1e-4)
+
+
+def test_axes_wider_than_the_features_leave_them_and_trained_features_have_none(world: Data) -> None:
+    whole, wide = (make("freedom", world, head_weight=0.1, axes=axes) for axes in (None, 10_000))
+    assert all(torch.equal(whole.frozen[name].all(), wide.frozen[name].all()) for name in world.features)
+    with pytest.raises(PartsDoNotFit, match="constant"):
+        make("freedom", world, head_weight=0.1, axes=5, train_features=True)
+
+
 def test_a_head_weight_of_0_makes_no_heads(world: Data) -> None:
     model, (batch, negatives) = make("freedom", world, train_features=True), batch_of(world, 1)
     assert {name for name, _ in model.named_parameters()} == {"users.weight", "ids.weight"}
