@@ -6,8 +6,8 @@ import torch
 from benchmarks import world
 from benchmarks.clock import Row, timed
 from benchmarks.usual import one_of
-from foilrec.data import SeenIndex
 from foilrec.numerics import kernels
+from foilrec.seen import SeenIndex
 
 
 def by_rows(history: list[set[int]], users: list[int], count: int, n_items: int) -> list[list[int]]:

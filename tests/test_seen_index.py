@@ -10,9 +10,9 @@ from torch import Tensor
 
 from foilrec import parts
 from foilrec.core import Batch, Data, Tables
-from foilrec.data import SeenIndex
 from foilrec.errors import BadData, BadOption
 from foilrec.numerics import kernels
+from foilrec.seen import SeenIndex
 
 Chi = Callable[[Tensor, Tensor], float]
 DRAWS = 40_000

@@ -27,14 +27,12 @@ RowsOf = Callable[[Tensor], Tensor]
 class Tables:
     """What a backbone knows before it sees a batch: items [I, D], users [U, D], the items of each layer in layers.
 
-    row_sparse says that items and users are parameters themselves, so that gradients may come as rows. A backbone
-    whose loss needs more returns its own subclass: nothing is stashed on self between two calls.
+    A backbone whose loss needs more returns its own subclass: nothing is stashed on self between two calls.
     """
 
     items: Tensor
     users: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
-    row_sparse: bool = False
     _looked_up: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -47,15 +45,20 @@ class Tables:
         """User vectors with gradient: ids [B] -> [B, D]."""
         return self._once("users", ids, self.compose_users)
 
+    def scores(self, query: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of items: query [B, D], positives [B], negatives [B, K] -> [B], [B, K]."""
+        vectors_must_fit(query, negatives.shape[1])
+        return score(query, self.item_rows(positives)), score(query, self.item_rows(negatives))
+
     def compose_items(self, ids: Tensor) -> Tensor:
         """What item_rows gives the first time: a backbone that makes items up from parts overrides it."""
-        return embedding(ids, self.items, sparse=self.row_sparse)
+        return embedding(ids, self.items)
 
     def compose_users(self, ids: Tensor) -> Tensor:
         """What user_rows gives the first time."""
         if self.users is None:
             raise PartsDoNotFit("This backbone has no table of users: its query comes from the history of a batch.")
-        return embedding(ids, self.users, sparse=self.row_sparse)
+        return embedding(ids, self.users)
 
     def _once(self, side: str, ids: Tensor, look_up: RowsOf) -> Tensor:
         """A ranking loss and a penalty read the same rows: gathered once, their gradients are added up once too.
@@ -148,6 +151,13 @@ def score(query: Tensor, vectors: Tensor) -> Tensor:
     if vectors.shape[1] == 1:  # a product of 1 x D matrices costs far more than a sum
         return (query[:, None] * vectors).sum(-1)
     return torch.bmm(vectors, query.unsqueeze(2)).squeeze(2)
+
+
+def vectors_must_fit(query: Tensor, count: int) -> None:
+    """Raises OutOfMemory if the vectors of `count` negatives for each row of query [B, D] are more than is free."""
+    if query.device.type == "cpu":
+        what = f"The vectors of {count:,} negatives for each of {len(query):,} rows"
+        must_fit(what, 4 * query.numel() * count, "lower the sampler's count, or train.batch")
 
 
 def batch_rows(tables: Tables, batch: Batch, negatives: Negatives) -> list[Tensor]:
@@ -309,6 +319,11 @@ class Loss(nn.Module):
     """
 
     cosine: bool = False
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether of_vectors has something to say."""
+        return self.cosine or type(self).of_vectors is not Loss.of_vectors
 
     def __call__(self, positive: Tensor, negative: Tensor, negatives: Negatives) -> Tensor:
         """forward, once the scores are as they must be: of other shapes they would spread into another loss."""

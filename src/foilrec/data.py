@@ -1,4 +1,4 @@
-"""Who took what, when, and what the items look like: the data class that every part is given, and the seen index."""
+"""Who took what, when, and what the items look like: the data class that every part is given."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec.errors import BadData, BadOption, PartsDoNotFit, some
+from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.numerics import kernels, streams
 from foilrec.numerics.shapes import wrong_ids
+from foilrec.seen import SeenIndex
 from foilrec.sequences import Histories, Past
 
 
@@ -54,80 +55,6 @@ class Batch:
         if self.history is None:
             raise BadOption("This batch tells no history: make it with data.batch(..., history=model.history).")
         return self.history
-
-
-class SeenIndex:
-    """Which items each user has taken: exact membership, and exact uniform draws from all the others.
-
-    pairs [N, 2] may repeat and come in any order. Memory: 4 bytes a distinct pair and 16 a user.
-    """
-
-    def __init__(self, pairs: Tensor, n_users: int, n_items: int) -> None:
-        self.n_users, self.n_items = n_users, n_items
-        keys = pairs[:, 0].numpy().astype(np.int64) * n_items + pairs[:, 1].numpy()
-        if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
-            keys.sort()
-            keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
-        bounds = np.arange(n_users + 1, dtype=np.int64) * n_items
-        self.starts = torch.from_numpy(np.searchsorted(keys, bounds).astype(np.int64))
-        keys %= n_items
-        self.items = torch.from_numpy(keys.astype(np.int32))
-        self._elsewhere: SeenIndex | None = None
-
-    def on(self, device: torch.device) -> "SeenIndex":
-        """The same index on the device of a question; copied there once."""
-        if device == self.starts.device:
-            return self
-        if self._elsewhere is None or self._elsewhere.starts.device != device:
-            moved = object.__new__(SeenIndex)
-            moved.n_users, moved.n_items, moved._elsewhere = self.n_users, self.n_items, None
-            moved.starts, moved.items = self.starts.to(device), self.items.to(device)
-            self._elsewhere = moved
-        return self._elsewhere
-
-    @cached_property
-    def counts(self) -> Tensor:
-        """How many distinct items each user has taken, [U]."""
-        return self.starts.diff()
-
-    def of(self, user: int) -> Tensor:
-        """The items of one user, in order of their ids."""
-        return self.items[self.starts[user] : self.starts[user + 1]].long()
-
-    def contains(self, users: Tensor, items: Tensor) -> Tensor:
-        """Whether users [B] have taken items [B, K]: bool [B, K]."""
-        here = self.on(users.device)
-        return kernels.contains(here.starts, here.items, users, items)
-
-    def unseen(self, users: Tensor, rows: Tensor, count: int, key: int) -> Tensor:
-        """Uniform independent draws [B, count] of items that users [B] have not taken, a function of (key, rows)."""
-        self.need_unseen(users)
-        here = self.on(users.device)
-        return kernels.unseen(here.starts, here.items, users, rows, key, count, self.n_items)
-
-    def need_unseen(self, users: Tensor) -> None:
-        """Raises BadData if one of the users has taken every item, so that no negative exists."""
-        full = self.on(users.device).counts[users] >= self.n_items
-        if full.any():
-            who = some(users[full].unique().tolist())
-            raise BadData(
-                f"No negative exists for user {who}: all {self.n_items} items have been taken in training. "
-                "Drop such users, or add items."
-            )
-
-    def hide(self, scores: Tensor, users: Tensor) -> None:
-        """Sets scores [B, I] of the items that users [B] have taken to -inf, in place."""
-        starts, items = self.gather(users)
-        row = torch.repeat_interleave(torch.arange(len(users)), starts.diff())
-        scores[row.to(scores.device), items.to(scores.device)] = -torch.inf
-
-    def gather(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """The items of some users one after another: starts [B + 1], items [E]."""
-        counts = self.counts[users]
-        starts = torch.zeros(len(users) + 1, dtype=torch.long)
-        starts[1:] = counts.cumsum(0)
-        place = torch.arange(int(starts[-1])) + torch.repeat_interleave(self.starts[users] - starts[:-1], counts)
-        return starts, self.items[place].long()
 
 
 @dataclass(frozen=True)
@@ -277,7 +204,7 @@ class Data:
 
     def batch(self, rows: Tensor, epoch: int = 0, *, seed: int = 0, history: int = 0) -> Batch:
         """Some training rows [B]; history: how many past items the backbone reads."""
-        users, positives = self.train[rows].T.contiguous()
+        users, positives = self.train.index_select(0, rows).T.contiguous()
         past = self.histories("train").before(rows, history) if history else None
         return Batch(users, positives, rows, epoch, past, seed)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from foilrec.core import Backbone, Data, Tables
-from foilrec.data import SeenIndex
 from foilrec.errors import BadOption, RunBroken, did_you_mean
 from foilrec.measures.metrics import LISTS, METRICS, recommended
 from foilrec.numerics import kernels
 from foilrec.numerics.products import panel
+from foilrec.seen import SeenIndex
 
 if TYPE_CHECKING:
     import polars as pl

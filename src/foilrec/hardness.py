@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from foilrec.core import Backbone, Batch, Data, Loss, Negatives, Sampler, Tables
-from foilrec.data import SeenIndex
 from foilrec.errors import BadOption
 from foilrec.measures import beside, gauges, metrics
 from foilrec.measures.beside import Columns
 from foilrec.numerics import streams
 from foilrec.numerics.angles import cosine
+from foilrec.seen import SeenIndex
 
 ROWS = 1024  # training rows a sampler is asked about at once
 MOST_STAGES = 12  # more different levels than that are a scale and no stages

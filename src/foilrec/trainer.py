@@ -9,12 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foilrec.core import Backbone, Batch, Loss, Negatives, Sampler, score
+from foilrec.core import Backbone, Batch, Loss, Negatives, Sampler, Tables, score, vectors_must_fit
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate
 from foilrec.hardness import Meter
 from foilrec.measures.metrics import parse
-from foilrec.numerics.memory import must_fit
 
 State = dict[str, Any]
 Turn = Literal["both", "sampler", "model"]
@@ -91,18 +90,23 @@ class Objective(nn.Module):
         query = self.model.query(tables, batch)
         with torch.no_grad() if not any(p.requires_grad for p in self.sampler.parameters()) else torch.enable_grad():
             negatives = self.sampler(tables, batch, query)
-        (rows, count), width = negatives.shape, query.shape[1]
-        if query.device.type == "cpu":
-            what = f"The vectors of {count:,} negatives for each of {rows:,} rows"
-            must_fit(what, 4 * rows * count * width, "lower the sampler's count, or train.batch")
+        ranking, negative = self._ranking(tables, batch, query, negatives)
+        self.sampler.feedback(batch, negatives, negative.detach())
+        total: Tensor = self.model.ranking_weight * ranking + self.model.own_loss(tables, batch, negatives)
+        return total if turn == "model" else total + self.sampler.own_loss(tables, batch, query)
+
+    def _ranking(self, tables: Tables, batch: Batch, query: Tensor, negatives: Negatives) -> tuple[Tensor, Tensor]:
+        """The ranking loss, and the scores of the negatives."""
+        if negatives.ids is not None and not self.loss.wants_vectors:
+            positive, negative = tables.scores(query, batch.positives, negatives.ids)
+            return self.loss(positive, negative, negatives), negative
+        vectors_must_fit(query, negatives.shape[1])
         vectors = negatives.look_up(self.model, tables)
         negative = score(query, vectors)
         ranking = self.loss.of_vectors(self.model.data, tables, batch, query, vectors, negatives)
         if ranking is None:
             ranking = self.loss(score(query, tables.item_rows(batch.positives)), negative, negatives)
-        self.sampler.feedback(batch, negatives, negative.detach())
-        total: Tensor = self.model.ranking_weight * ranking + self.model.own_loss(tables, batch, negatives)
-        return total if turn == "model" else total + self.sampler.own_loss(tables, batch, query)
+        return ranking, negative
 
 
 class Trainer:

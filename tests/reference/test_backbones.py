@@ -15,6 +15,7 @@ from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.data import Features, Neighbours
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.tables.embeddings import emb_loss, l2_loss, table
+from foilrec.trainer import Objective
 
 Chi = Callable[[Tensor, Tensor], float]
 
@@ -88,6 +89,34 @@ def test_bprmf_is_two_tables(world: Data) -> None:
     tables, (batch, _) = model.propagate(), batch_of(world, 1)
     assert torch.equal(tables.items, model.items.weight)
     assert torch.equal(model.query(tables, batch), model.users.weight[batch.users])
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("loss", ["bpr", "softmax", "bsl"])
+def test_a_step_by_rows_is_the_dense_one(loss: str, k: int, world: Data) -> None:
+    grads, totals = [], []
+    for rows in (False, True):
+        model = make("bprmf", world, emb_reg=0.3, l2_reg=0.2)
+        if rows:
+            model.use_row_gradients()
+        objective = Objective(model, parts.build("sampler", "uniform", world, count=k), parts.build("loss", loss))
+        totals.append(objective(batch_of(world, k)[0]))
+        totals[-1].backward()
+        grads.append([table.weight.grad.to_dense() for table in (model.users, model.items)])
+    assert torch.allclose(*totals, rtol=1e-5)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*grads, strict=True))
+
+
+def test_penalties_of_rows_of_zeros_have_no_gradient(world: Data) -> None:
+    model = make("bprmf", world, emb_reg=0.3, l2_reg=0.2)
+    model.use_row_gradients()
+    torch.nn.init.zeros_(model.users.weight)
+    torch.nn.init.zeros_(model.items.weight)
+    Objective(model, parts.build("sampler", "uniform", world), parts.build("loss", "bpr"))(
+        batch_of(world, 1)[0]
+    ).backward()
+    assert not model.users.weight.grad.to_dense().any() and not model.items.weight.grad.to_dense().any()
 
 
 @pytest.mark.parametrize("rows", [False, True])

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from foilrec import parts
 from foilrec.core import Batch, Data, Negatives
-from foilrec.data import Features, SeenIndex
+from foilrec.data import Features
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.negatives.ranked import pick_ranked
 from foilrec.numerics import streams
 from foilrec.numerics.principal import principal
+from foilrec.seen import SeenIndex
 
 
 def aligned(data: Data, inner: str = "freedom", seed: int = 0, **options: Any) -> Any:

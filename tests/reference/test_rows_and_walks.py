@@ -13,7 +13,8 @@ from foilrec.core import Data
 from foilrec.graphs.sparse import Graph, interaction_graph
 from foilrec.graphs.walks import Walk
 from foilrec.numerics import kernels
-from foilrec.numerics.rows import ProjectedDifferences, adam_rows, add_rows
+from foilrec.numerics.rows import ProjectedDifferences, RowScores, adam_rows, add_rows
+from foilrec.tables.by_rows import RowTables
 from foilrec.tables.late import LateTables
 
 U, I, D = 14, 9, 5
@@ -143,6 +144,58 @@ def test_adam_makes_the_same_step_of_row_and_dense_gradients(decay: float) -> No
     again = parts.build("optimizer", "adam", [ours], lr=0.02, weight_decay=decay)
     again.load_state_dict(one.state_dict())
     assert int(again.state[ours]["step"]) == 6
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("others", [False, True])
+def test_a_row_that_occurs_twice_gets_the_sum_of_its_gradients(others: bool) -> None:
+    ids, values, ends = torch.tensor([7, 2, 7, 9, 2, 7]), random(6, D), []
+    summed = torch.stack([values[[1, 4]].sum(0), values[[0, 2, 5]].sum(0), values[3]])
+    for rows, gradient in ((ids, values), (torch.tensor([2, 7, 9]), summed)):
+        tables = random(12, D, seed=1), random(12, D, seed=2), random(12, D, seed=3).square()
+        adam_rows(rows, gradient, *tables, step=2, lr=0.1, betas=(0.9, 0.99), eps=1e-8, others=others)
+        ends.append(torch.stack(tables))
+    assert torch.allclose(*ends, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_scores_of_rows_are_their_formula_with_their_gradients(k: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    query, table = random(20, D).requires_grad_(), random(9, D, seed=1).requires_grad_()
+    positives = torch.randint(0, 7, (20,), generator=generator)
+    negatives = torch.randint(0, 7, (20, k), generator=generator)
+    assert RowScores.serves(query, table)
+    found = RowScores.apply(query, table, positives, negatives)
+    slow, other = query.detach().double().requires_grad_(), table.detach().double().requires_grad_()
+    right = torch.stack([slow[b] @ other[positives[b]] for b in range(20)])
+    wrong = torch.stack([torch.stack([slow[b] @ other[n] for n in negatives[b]]) for b in range(20)])
+    squares = torch.stack([x.square().sum() for x in (slow, other[positives], other[negatives])])
+    weights = random(20, seed=2), random(20, k, seed=3), random(3, seed=4)
+    for mine, theirs in zip(found, (right, wrong, squares), strict=True):
+        assert torch.allclose(mine.double(), theirs, rtol=1e-5, atol=1e-5)
+    sum((x * w).sum() for x, w in zip(found, weights, strict=True)).backward()
+    sum((x * w).sum() for x, w in zip((right, wrong, squares), weights, strict=True)).backward()
+    assert torch.allclose(query.grad.double(), slow.grad, rtol=1e-4, atol=1e-5)
+    assert table.grad._indices()[0].tolist() == sorted({*positives.tolist(), *negatives.flatten().tolist()})
+    assert torch.allclose(table.grad.to_dense().double(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_of_rows_are_read_in_place_only_where_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, table = random(3, D), random(9, D, seed=1)
+    positives, negatives = torch.tensor([1, 2, 3]), torch.tensor([[4, 5]] * 3)
+    tables = RowTables(items=table)
+    fast = tables.scores(query, positives, negatives)
+    assert tables.squares(query, positives, negatives) is not None
+    assert tables.squares(query, positives, negatives.clone()) is None, "other rows have other sums"
+    assert not RowScores.serves(query.double(), table.double())
+    monkeypatch.setenv("FOILREC_NUMBA", "0")
+    kernels.compiled.cache_clear()
+    plain = RowTables(items=table)
+    slow = plain.scores(query, positives, negatives)
+    assert plain.squares(query, positives, negatives) is None
+    monkeypatch.undo()
+    kernels.compiled.cache_clear()
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(fast, slow, strict=True))
 
 
 def test_adam_moves_the_rows_that_no_one_touched() -> None:

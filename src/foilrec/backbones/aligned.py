@@ -26,7 +26,7 @@ class AlignedTables(LateTables):
     def __init__(self, inner: Tables, alignment: Tensor) -> None:
         super().__init__(lambda: (inner.users, inner.items), inner.user_rows, inner.item_rows, lambda: inner.items)
         self.inner, self.alignment = inner, alignment
-        self.layers, self.row_sparse = inner.layers, inner.row_sparse
+        self.layers = inner.layers
 
 
 class Aligned(Backbone):

@@ -4,7 +4,8 @@ from torch import Tensor
 
 from foilrec.core import Backbone, Batch, Data, Negatives, Tables, batch_rows
 from foilrec.errors import at_least, must_hold
-from foilrec.tables.embeddings import Init, penalty, table
+from foilrec.tables.by_rows import RowTables
+from foilrec.tables.embeddings import Init, PenaltyOfSquares, penalty, table
 
 
 class BPRMF(Backbone):
@@ -32,8 +33,9 @@ class BPRMF(Backbone):
 
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """The two tables as they are."""
-        items = self.items.weight if inputs is None else inputs
-        return Tables(items=items, users=self.users.weight, row_sparse=self.row_gradients and inputs is None)
+        if self.row_gradients and inputs is None:
+            return RowTables(items=self.items.weight, users=self.users.weight)
+        return Tables(items=self.items.weight if inputs is None else inputs, users=self.users.weight)
 
     def use_row_gradients(self) -> bool:
         """Every step touches only the batch's rows."""
@@ -44,5 +46,9 @@ class BPRMF(Backbone):
         """The penalties on the rows of users, positives and negatives."""
         if not (self.emb_reg or self.l2_reg):
             return super().own_loss(tables, batch, negatives)
-        rows = batch_rows(tables, batch, negatives)
-        return penalty(rows, self.emb_reg, self.l2_reg)
+        if isinstance(tables, RowTables):
+            squares = tables.squares(self.query(tables, batch), batch.positives, negatives.ids)
+            if squares is not None:
+                made: Tensor = PenaltyOfSquares.apply(squares, len(batch), self.emb_reg, self.l2_reg)  # type: ignore[no-untyped-call]
+                return made
+        return penalty(batch_rows(tables, batch, negatives), self.emb_reg, self.l2_reg)

@@ -7,6 +7,7 @@ from foilrec.errors import at_least, below_one, must_hold
 from foilrec.numerics.dropout import drop
 from foilrec.numerics.streams import of_step
 from foilrec.sequences import Blocks
+from foilrec.tables.by_rows import RowTables
 from foilrec.tables.embeddings import Init, table
 
 
@@ -49,7 +50,7 @@ class GRU4Rec(Backbone):
     def propagate(self, inputs: Tensor | None = None) -> Tables:
         """The items; there are no users."""
         items = self.items.weight if inputs is None else inputs
-        return Tables(items=items, row_sparse=self.row_gradients and inputs is None)
+        return RowTables(items=items) if self.row_gradients and inputs is None else Tables(items=items)
 
     def use_row_gradients(self) -> bool:
         """Every step touches only the items of its sequences and negatives."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foilrec.data import SeenIndex
 from foilrec.measures import gauges
+from foilrec.seen import SeenIndex
 
 BLOCK = 8 * 2**20  # bytes of scores held at once
 

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foilrec.data import SeenIndex
 from foilrec.errors import BadOption
 from foilrec.graphs.nearest import Search, approximate, inverted_file
 from foilrec.numerics import kernels, streams
+from foilrec.seen import SeenIndex
 
 BLOCK = 32 * 2**20  # bytes of scores held at once
 ROWS = 4096  # queries that an approximate search is asked about at once

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from foilrec.core import Data
-from foilrec.data import SeenIndex
 from foilrec.errors import BadData, BadOption
 from foilrec.graphs.nearest import Search
 from foilrec.mining.mine import Mined, Rules, mine
@@ -22,6 +21,7 @@ from foilrec.reading.places import existing_file
 from foilrec.reading.sources import columns_of, read_numbered
 from foilrec.reading.tables import TextTable, guess_separator
 from foilrec.run import Run
+from foilrec.seen import SeenIndex
 
 if TYPE_CHECKING:
     import polars as pl

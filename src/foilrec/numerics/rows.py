@@ -1,10 +1,12 @@
 """Work on the rows of tables that a batch touches: sums by id, projected differences, and Adam's step."""
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from foilrec.numerics.kernels import differences, row_loops
@@ -29,6 +31,54 @@ def add_rows(ids: Tensor, values: Tensor, out: Tensor) -> None:
         loops.add_rows(ids.numpy(), values.contiguous().numpy(), out.numpy())
     else:
         out.index_add_(0, ids, values)
+
+
+class RowScores(torch.autograd.Function):
+    """q . table[p], q . table[n], and the sums of the squares of all rows read, with a row-sparse gradient.
+
+    query [B, D], table [n, D], positives [B], negatives [B, K] -> [B], [B, K], [3] (of q, of positives, of negatives).
+    No row is copied on the way, and rows that occur more than once have their gradient added up. Float32 on a CPU.
+    """
+
+    @staticmethod
+    def serves(query: Tensor, table: Tensor) -> bool:
+        """Whether the compiled loops are there for these."""
+        single = query.dtype == table.dtype == torch.float32
+        return single and torch.is_grad_enabled() and row_loops(query, table) is not None
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, table: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores and the sums."""
+        right, wrong, squares = query.new_empty(len(query)), query.new_empty(negatives.shape), query.new_empty(3)
+        read = tuple(x.contiguous() for x in (query, table, positives, negatives))
+        _loops(query).row_scores(*_arrays(*read, right, wrong, squares))
+        ctx.save_for_backward(*read)
+        return right, wrong, squares
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """The gradient of the query, and that of the touched rows alone, in the order of their ids."""
+        query, table, positives, negatives = ctx.saved_tensors
+        place, loops = np.zeros(len(table), np.int32), _loops(query)
+        ids = torch.from_numpy(loops.distinct(positives.numpy(), negatives.numpy().reshape(-1), place))
+        on_query, on_rows = torch.empty_like(query), query.new_empty(len(ids), query.shape[1])
+        given = _arrays(*(gradient.contiguous() for gradient in gradients), on_query, on_rows)
+        loops.row_scores_back(*_arrays(query, table, positives, negatives), place, *given)
+        rows = torch.sparse_coo_tensor(ids[None], on_rows, table.shape, check_invariants=False)
+        return on_query, rows, None, None
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray[Any, Any], ...]:
+    return tuple(tensor.detach().numpy() for tensor in tensors)
+
+
+def _loops(*tensors: Tensor) -> ModuleType:
+    loops = row_loops(*tensors)
+    assert loops is not None  # serves() was asked
+    return loops
 
 
 class ProjectedDifferences(torch.autograd.Function):
@@ -70,19 +120,22 @@ def adam_rows(
 ) -> None:
     """One Adam step, in place, on some rows of a table and of its two moments (None: on all of it).
 
-    gradient [R, D] belongs to the distinct rows [R]. others: the other rows, whose gradient is zero, move too, as
-    their moments decay: what a dense Adam does, without a dense gradient.
+    gradient [R, D] belongs to rows [R]; what one of them has more than once adds up. others: the other rows, whose
+    gradient is zero, move too, as their moments decay: what a dense Adam does, without a dense gradient.
     """
     fix1, fix2 = 1 - betas[0] ** step, 1 - betas[1] ** step
-    if rows is not None and (loops := row_loops(rows, table)) and table.dtype == torch.float32:
-        arrays = (gradient.numpy(), table.detach().numpy(), first.numpy(), second.numpy())
+    loops = row_loops(table) if table.dtype == torch.float32 else None
+    if rows is not None and (others or not loops):
+        rows, gradient = sum_rows(rows, gradient, len(table))
+    if rows is not None and loops:
+        arrays = (gradient.contiguous().numpy(), table.detach().numpy(), first.numpy(), second.numpy())
         constants = map(np.float32, (lr / fix1, fix2**-0.5, *betas, eps))
+        place = np.full(len(table), -1, np.int32)
         if others:
-            place = np.full(len(table), -1, np.int32)
             place[rows.numpy()] = np.arange(len(rows), dtype=np.int32)
             loops.adam(place, *arrays, *constants)
         else:
-            loops.lazy_adam(rows.numpy(), *arrays, *constants)
+            loops.lazy_adam(rows.numpy(), place, *arrays, *constants)
         return
     if rows is not None and others:
         dense = torch.zeros_like(table)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foilrec.errors import above, at_least, below_one, must_hold
-from foilrec.numerics.rows import adam_rows, sum_rows
+from foilrec.numerics.rows import adam_rows
 
 
 class Adam(torch.optim.Adam):
@@ -72,7 +72,8 @@ class Adam(torch.optim.Adam):
             state.update(step=torch.zeros((), dtype=torch.float32, device=parameter.device), **moments)
         state["step"] += 1
         adam_rows(
-            *sum_rows(gradient._indices()[0], gradient._values(), len(parameter)),
+            gradient._indices()[0],
+            gradient._values(),
             parameter,
             state["exp_avg"],
             state["exp_avg_sq"],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foilrec.errors import above, below_one, must_hold
-from foilrec.numerics.rows import adam_rows, sum_rows
+from foilrec.numerics.rows import adam_rows
 
 
 class LazyAdam(torch.optim.Optimizer):
@@ -53,7 +53,7 @@ class LazyAdam(torch.optim.Optimizer):
         state["step"] += 1
         rows, values = None, gradient
         if gradient.is_sparse:
-            rows, values = sum_rows(gradient._indices()[0], gradient._values(), len(parameter))
+            rows, values = gradient._indices()[0], gradient._values()
         adam_rows(
             rows,
             values,

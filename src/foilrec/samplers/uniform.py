@@ -1,6 +1,5 @@
 """Uniform negatives."""
 
-import torch
 from torch import Tensor
 
 from foilrec.core import Batch, Data, Negatives, Sampler, Tables
@@ -25,6 +24,5 @@ class Uniform(Sampler):
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:
         """ids [B, count] with their exact log_q."""
-        free = self.data.n_items - self.data.seen.on(batch.users.device).counts[batch.users]
-        log_q = -free.to(torch.get_default_dtype()).log()
+        log_q = self.data.seen.on(batch.users.device).log_q[batch.users]
         return Negatives(ids=self.unseen(batch, self.count), log_q=log_q[:, None].expand(-1, self.count))

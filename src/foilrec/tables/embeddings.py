@@ -1,10 +1,12 @@
 """Embedding tables: how they start, and the penalties on the rows that a batch touches."""
 
 from collections.abc import Sequence
-from typing import Literal
+from math import sqrt
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
 from foilrec.errors import at_least, must_hold
@@ -51,3 +53,21 @@ def penalty(rows: Sequence[Tensor], emb_reg: float, l2_reg: float) -> Tensor:
     if emb_reg:
         total = total + emb_reg * emb_loss(*rows)
     return total + l2_reg * l2_loss(*rows) if l2_reg else total
+
+
+class PenaltyOfSquares(torch.autograd.Function):
+    """The same from the sums of squares of each kind of row, [N]: so few numbers are no work for tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, squares: Tensor, rows: int, emb_reg: float, l2_reg: float) -> Tensor:
+        """The penalty, []."""
+        norms = [sqrt(max(value, 0.0)) for value in squares.tolist()]
+        ctx.slopes = [(emb_reg / norm if norm else 0.0) / (2 * rows) + l2_reg / (2 * rows) for norm in norms]
+        total = sum(emb_reg * norm + l2_reg / 2 * norm * norm for norm in norms) / rows
+        return squares.new_tensor(total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """The slopes; a norm's is 0 at 0."""
+        return gradients[0] * gradients[0].new_tensor(ctx.slopes), None, None, None

@@ -23,7 +23,7 @@ class LateTables(Tables):
         item_rows: RowsOf,
         every_item: Callable[[], Tensor] | None = None,
     ) -> None:
-        self.layers, self.row_sparse, self._looked_up = (), False, {}
+        self.layers, self._looked_up = (), {}
         self._both, self._user_rows, self._item_rows, self._every_item = both, user_rows, item_rows, every_item
         self._made: dict[bool, tuple[Tensor | None, Tensor]] = {}
         self._alone: Tensor | None = None
