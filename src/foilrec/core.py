@@ -15,7 +15,7 @@ from foilrec.data import Batch, Data
 from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
 from foilrec.numerics import shapes, streams
 from foilrec.numerics.angles import cosine
-from foilrec.numerics.memory import must_fit
+from foilrec.numerics.memory import must_fit, vectors_must_fit
 
 __all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 
@@ -151,13 +151,6 @@ def score(query: Tensor, vectors: Tensor) -> Tensor:
     if vectors.shape[1] == 1:  # a product of 1 x D matrices costs far more than a sum
         return (query[:, None] * vectors).sum(-1)
     return torch.bmm(vectors, query.unsqueeze(2)).squeeze(2)
-
-
-def vectors_must_fit(query: Tensor, count: int) -> None:
-    """Raises OutOfMemory if the vectors of `count` negatives for each row of query [B, D] are more than is free."""
-    if query.device.type == "cpu":
-        what = f"The vectors of {count:,} negatives for each of {len(query):,} rows"
-        must_fit(what, 4 * query.numel() * count, "lower the sampler's count, or train.batch")
 
 
 def batch_rows(tables: Tables, batch: Batch, negatives: Negatives) -> list[Tensor]:

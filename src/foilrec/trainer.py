@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foilrec.core import Backbone, Batch, Loss, Negatives, Sampler, Tables, score, vectors_must_fit
+from foilrec.core import Backbone, Batch, Loss, Negatives, Sampler, Tables, score
 from foilrec.errors import BadOption, RunBroken
 from foilrec.evaluation import Protocol, evaluate
 from foilrec.hardness import Meter
 from foilrec.measures.metrics import parse
+from foilrec.numerics.memory import vectors_must_fit
 
 State = dict[str, Any]
 Turn = Literal["both", "sampler", "model"]

@@ -4,6 +4,8 @@ import ctypes
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
 from foilrec.errors import OutOfMemory
 
 LARGE = 2**30  # bytes below which nobody looks
@@ -41,3 +43,10 @@ def must_fit(what: str, size: int, cure: str) -> None:
     free = free_bytes() if size >= LARGE else None
     if free is not None and size > free:
         raise OutOfMemory(f"{what} would take {size / 2**30:,.1f} GB, and {free / 2**30:,.1f} GB are free: {cure}.")
+
+
+def vectors_must_fit(query: Tensor, count: int) -> None:
+    """Raises OutOfMemory if the vectors of `count` negatives for each row of query [B, D] are more than is free."""
+    if query.device.type == "cpu":
+        what = f"The vectors of {count:,} negatives for each of {len(query):,} rows"
+        must_fit(what, 4 * query.numel() * count, "lower the sampler's count, or train.batch")
