@@ -16,11 +16,12 @@ from foilrec.errors import BadOption, PartsDoNotFit, RunBroken
 from foilrec.numerics import shapes, streams
 from foilrec.numerics.angles import cosine
 from foilrec.numerics.memory import must_fit, vectors_must_fit
+from foilrec.numerics.rows import RowScores, scores_once, squared_once
 
 __all__ = ["Backbone", "Batch", "Data", "Loss", "Negatives", "Reader", "Sampler", "Tables", "score"]
 
-
 RowsOf = Callable[[Tensor], Tensor]
+_Looked = dict[tuple[str, int], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -33,9 +34,7 @@ class Tables:
     items: Tensor
     users: Tensor | None = None
     layers: tuple[Tensor, ...] = ()
-    _looked_up: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _looked_up: _Looked = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def item_rows(self, ids: Tensor) -> Tensor:
         """Item vectors with gradient: ids [...] -> [..., D]. Asked again with the same tensor, gives the same rows."""
@@ -46,7 +45,9 @@ class Tables:
         return self._once("users", ids, self.compose_users)
 
     def scores(self, query: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores of items: query [B, D], positives [B], negatives [B, K] -> [B], [B, K]."""
+        """The scores of items, each row read once: query [B, D], positives [B], negatives [B, K] -> [B], [B, K]."""
+        if negatives.shape[1] > 1 and RowScores.serves(query):
+            return scores_once(query, positives, negatives, self.item_rows)
         vectors_must_fit(query, negatives.shape[1])
         return score(query, self.item_rows(positives)), score(query, self.item_rows(negatives))
 
@@ -146,17 +147,15 @@ class Negatives:
 
 def score(query: Tensor, vectors: Tensor) -> Tensor:
     """The only score there is, a dot product: query [B, D], vectors [B, K, D] or [B, D] -> [B, K] or [B]."""
-    if vectors.dim() == 2:
-        return (query * vectors).sum(-1)
-    if vectors.shape[1] == 1:  # a product of 1 x D matrices costs far more than a sum
-        return (query[:, None] * vectors).sum(-1)
+    if vectors.dim() == 2 or vectors.shape[1] == 1:  # a product of 1 x D matrices costs far more than a sum
+        return ((query if vectors.dim() == 2 else query[:, None]) * vectors).sum(-1)
     return torch.bmm(vectors, query.unsqueeze(2)).squeeze(2)
 
 
 def batch_rows(tables: Tables, batch: Batch, negatives: Negatives) -> list[Tensor]:
-    """What a step touches, for penalties: the rows of users, of positives, and of negatives that are items."""
+    """What a step touches, for penalties of squares: rows of users, of positives, and of negatives that are items."""
     rows = [tables.user_rows(batch.users), tables.item_rows(batch.positives)]
-    return rows if negatives.ids is None else [*rows, tables.item_rows(negatives.ids)]
+    return rows if negatives.ids is None else [*rows, squared_once(negatives.ids, tables.item_rows)]
 
 
 class Backbone(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from foilrec import parts
-from foilrec.core import Backbone, Batch, Data, Negatives, Tables
+from foilrec.core import Backbone, Batch, Data, Negatives, Tables, score
 from foilrec.data import Features, Neighbours
 from foilrec.errors import BadOption, PartsDoNotFit
 from foilrec.tables.embeddings import emb_loss, l2_loss, table
@@ -106,6 +106,41 @@ def test_a_step_by_rows_is_the_dense_one(loss: str, k: int, world: Data) -> None
         grads.append([table.weight.grad.to_dense() for table in (model.users, model.items)])
     assert torch.allclose(*totals, rtol=1e-5)
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("bprmf", {"emb_reg": 0.3, "l2_reg": 0.2}),
+        ("lightgcn", {"emb_reg": 0.3, "l2_reg": 0.2}),
+        ("vbpr", {"emb_reg": 0.3, "l2_reg": 0.2}),
+        ("freedom", {"head_weight": 0.5}),
+        ("lattice", {"l2_reg": 0.2}),
+    ],
+)
+def test_many_negatives_read_once_are_those_read_one_by_one(
+    name: str, options: dict[str, float], patchy: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch, negatives), found = batch_of(patchy, 5), []
+    for slow in (False, True):
+        model = make(name, patchy, **options)
+        model.begin_epoch(0)
+        tables = model.train().step_tables(batch)
+        query, total = model.query(tables, batch), model.own_loss(tables, batch, negatives)
+        if slow:
+            monkeypatch.setattr("foilrec.backbones.lightgcn.squared_once", lambda ids, look_up: look_up(ids))
+            monkeypatch.setattr("foilrec.backbones.lattice.squared_once", lambda ids, look_up: look_up(ids))
+            monkeypatch.setattr("foilrec.core.squared_once", lambda ids, look_up: look_up(ids))
+            total = model.own_loss(tables, batch, negatives)
+            scores = [score(query, tables.item_rows(ids)) for ids in (batch.positives, negatives.ids)]
+        else:
+            scores = list(tables.scores(query, batch.positives, negatives.ids))
+        total = total + sum((x.sigmoid() * (1 + torch.arange(x.numel()).view_as(x))).sum() for x in scores)
+        total.backward()
+        found.append((total, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (one, mine), (other, theirs) = found
+    assert torch.allclose(one, other, rtol=1e-5) and mine.keys() == theirs.keys()
+    assert all(torch.allclose(mine[n], theirs[n], rtol=1e-4, atol=1e-4) for n in mine)
 
 
 def test_penalties_of_rows_of_zeros_have_no_gradient(world: Data) -> None:

@@ -13,7 +13,7 @@ from foilrec.core import Data
 from foilrec.graphs.sparse import Graph, interaction_graph
 from foilrec.graphs.walks import Walk
 from foilrec.numerics import kernels
-from foilrec.numerics.rows import ProjectedDifferences, RowScores, adam_rows, add_rows
+from foilrec.numerics.rows import ProjectedDifferences, RowScores, adam_rows, add_rows, once, squared_once
 from foilrec.tables.by_rows import RowTables
 from foilrec.tables.late import LateTables
 
@@ -158,14 +158,37 @@ def test_a_row_that_occurs_twice_gets_the_sum_of_its_gradients(others: bool) -> 
     assert torch.allclose(*ends, atol=1e-6)
 
 
+@pytest.mark.usefixtures("both_forms")
+def test_once_finds_each_id_and_its_places() -> None:
+    one, other = torch.tensor([5, 3, 5]), torch.tensor([[9, 3], [0, 5], [9, 9]])
+    distinct, places = once(one, other)
+    assert distinct.tolist() == [0, 3, 5, 9]
+    assert torch.equal(distinct[places[0]], one) and torch.equal(distinct[places[1]], other)
+    nothing, (where,) = once(torch.empty(3, 0, dtype=torch.long))
+    assert not len(nothing) and where.shape == (3, 0)
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_rows_that_are_read_once_have_the_squares_of_all(k: int) -> None:
+    ids, table = torch.randint(0, 6, (8, k), generator=torch.Generator().manual_seed(k)), random(9, D)
+    one, other = table.clone().requires_grad_(), table.clone().requires_grad_()
+    found, expected = squared_once(ids, lambda ids: one[ids]).square().sum(), other[ids].square().sum()
+    assert torch.allclose(found, expected, rtol=1e-5)
+    found.backward()
+    expected.backward()
+    assert torch.allclose(one.grad, other.grad, atol=1e-5)
+
+
 @pytest.mark.parametrize("k", [1, 4])
-def test_scores_of_rows_are_their_formula_with_their_gradients(k: int) -> None:
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_scores_of_rows_are_their_formula_with_their_gradients(by_rows: bool, k: int) -> None:
     generator = torch.Generator().manual_seed(k)
     query, table = random(20, D).requires_grad_(), random(9, D, seed=1).requires_grad_()
     positives = torch.randint(0, 7, (20,), generator=generator)
     negatives = torch.randint(0, 7, (20, k), generator=generator)
     assert RowScores.serves(query, table)
-    found = RowScores.apply(query, table, positives, negatives)
+    found = RowScores.apply(query, table, positives, negatives, by_rows)
     slow, other = query.detach().double().requires_grad_(), table.detach().double().requires_grad_()
     right = torch.stack([slow[b] @ other[positives[b]] for b in range(20)])
     wrong = torch.stack([torch.stack([slow[b] @ other[n] for n in negatives[b]]) for b in range(20)])
@@ -176,7 +199,9 @@ def test_scores_of_rows_are_their_formula_with_their_gradients(k: int) -> None:
     sum((x * w).sum() for x, w in zip(found, weights, strict=True)).backward()
     sum((x * w).sum() for x, w in zip((right, wrong, squares), weights, strict=True)).backward()
     assert torch.allclose(query.grad.double(), slow.grad, rtol=1e-4, atol=1e-5)
-    assert table.grad._indices()[0].tolist() == sorted({*positives.tolist(), *negatives.flatten().tolist()})
+    assert table.grad.is_sparse == by_rows
+    if by_rows:
+        assert table.grad._indices()[0].tolist() == sorted({*positives.tolist(), *negatives.flatten().tolist()})
     assert torch.allclose(table.grad.to_dense().double(), other.grad, rtol=1e-4, atol=1e-5)
 
 

@@ -17,6 +17,7 @@ from foilrec.graphs.nearest import Search
 from foilrec.graphs.sparse import Graph, interaction_graph
 from foilrec.graphs.walks import Steps, Walk, some_rows
 from foilrec.numerics.kernels import Rows
+from foilrec.numerics.rows import squared_once
 from foilrec.tables.embeddings import Init, l2_loss, table
 from foilrec.tables.late import LateTables
 
@@ -170,7 +171,8 @@ class LATTICE(Backbone):
             rows = batch_rows(tables, batch, negatives)
         else:
             rows = [embedding(batch.users, self.users.weight), embedding(batch.positives, self.ids.weight)]
-            rows += [] if negatives.ids is None else [embedding(negatives.ids, self.ids.weight)]
+            if negatives.ids is not None:
+                rows.append(squared_once(negatives.ids, lambda ids: embedding(ids, self.ids.weight)))
         scale = len(batch) / self.reg_batch if self.reg_batch else 1.0
         return self.l2_reg * scale * l2_loss(*rows)
 

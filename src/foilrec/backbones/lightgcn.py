@@ -8,6 +8,7 @@ from foilrec.core import Backbone, Batch, Data, Negatives, Tables
 from foilrec.errors import at_least, must_hold
 from foilrec.graphs.sparse import interaction_graph
 from foilrec.graphs.walks import Walk
+from foilrec.numerics.rows import squared_once
 from foilrec.tables.embeddings import Init, penalty, table
 from foilrec.tables.late import LateTables
 
@@ -67,5 +68,5 @@ class LightGCN(Backbone):
             return super().own_loss(tables, batch, negatives)
         rows = [embedding(batch.users, self.users.weight), embedding(batch.positives, self.items.weight)]
         if negatives.ids is not None:
-            rows.append(embedding(negatives.ids, self.items.weight))
+            rows.append(squared_once(negatives.ids, lambda ids: embedding(ids, self.items.weight)))
         return penalty(rows, self.emb_reg, self.l2_reg)

@@ -61,12 +61,10 @@ def row_scores(
 
 
 @njit(cache=True, nogil=True)
-def distinct(ids: Array, others: Array, place: Array) -> Array:
+def distinct(ids: Array, place: Array) -> Array:
     """The ids that occur, ascending; place[id] becomes where each of them stands (place: all 0)."""
     for k in range(ids.size):
         place[ids[k]] = 1
-    for k in range(others.size):
-        place[others[k]] = 1
     count = 0
     for r in range(place.size):
         count += place[r]

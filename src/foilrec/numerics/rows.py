@@ -1,5 +1,6 @@
 """Work on the rows of tables that a batch touches: sums by id, projected differences, and Adam's step."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from foilrec.numerics.kernels import differences, row_loops
+
+Look = Callable[[Tensor], Tensor]  # ids [...] -> rows [..., D]
 
 
 def sum_rows(ids: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -33,42 +36,76 @@ def add_rows(ids: Tensor, values: Tensor, out: Tensor) -> None:
         out.index_add_(0, ids, values)
 
 
+def once(*ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The distinct ids of some tensors, ascending [R], and for each tensor where its ids stand among them."""
+    flat = torch.cat([part.reshape(-1) for part in ids])
+    if (loops := row_loops(flat)) and len(flat):
+        place = np.zeros(int(flat.max()) + 1, np.int32)
+        distinct = torch.from_numpy(loops.distinct(flat.numpy(), place))
+        found = torch.from_numpy(place[flat.numpy()]).long()
+    else:
+        distinct, found = flat.unique(return_inverse=True)
+    sizes = [part.numel() for part in ids]
+    return distinct, [where.view(part.shape) for where, part in zip(found.split(sizes), ids, strict=True)]
+
+
+def squared_once(ids: Tensor, look_up: Look) -> Tensor:
+    """Rows [R, D] whose sum of squares is that of the rows of ids [B, K]: each once, times the root of how often."""
+    if ids.shape[1] == 1:
+        return look_up(ids)
+    distinct, (place,) = once(ids)
+    times = place.view(-1).bincount(minlength=len(distinct))
+    return look_up(distinct) * times.sqrt()[:, None]
+
+
+def scores_once(query: Tensor, positives: Tensor, negatives: Tensor, look_up: Look) -> tuple[Tensor, Tensor]:
+    """q . row of p [B] and q . rows of n [B, K], of which each distinct one is looked up once."""
+    distinct, places = once(positives, negatives)
+    right, wrong, _ = RowScores.apply(query, look_up(distinct), *places, False)  # type: ignore[no-untyped-call]
+    return right, wrong
+
+
 class RowScores(torch.autograd.Function):
-    """q . table[p], q . table[n], and the sums of the squares of all rows read, with a row-sparse gradient.
+    """q . table[p], q . table[n], and the sums of the squares of all rows read; no row is copied on the way.
 
     query [B, D], table [n, D], positives [B], negatives [B, K] -> [B], [B, K], [3] (of q, of positives, of negatives).
-    No row is copied on the way, and rows that occur more than once have their gradient added up. Float32 on a CPU.
+    The gradient of rows that occur more than once is added up; by_rows: that of the table is row-sparse.
     """
 
     @staticmethod
-    def serves(query: Tensor, table: Tensor) -> bool:
-        """Whether the compiled loops are there for these."""
-        single = query.dtype == table.dtype == torch.float32
-        return single and torch.is_grad_enabled() and row_loops(query, table) is not None
+    def serves(*tensors: Tensor) -> bool:
+        """Whether the compiled loops are there for these: float32 on a CPU."""
+        return all(x.dtype == torch.float32 for x in tensors) and row_loops(*tensors) is not None
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, table: Tensor, positives: Tensor, negatives: Tensor
+        ctx: Any, query: Tensor, table: Tensor, positives: Tensor, negatives: Tensor, by_rows: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The scores and the sums."""
         right, wrong, squares = query.new_empty(len(query)), query.new_empty(negatives.shape), query.new_empty(3)
         read = tuple(x.contiguous() for x in (query, table, positives, negatives))
         _loops(query).row_scores(*_arrays(*read, right, wrong, squares))
         ctx.save_for_backward(*read)
+        ctx.by_rows = by_rows
         return right, wrong, squares
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """The gradient of the query, and that of the touched rows alone, in the order of their ids."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """The gradient of the query, and that of the table, of the touched rows alone in the order of their ids."""
         query, table, positives, negatives = ctx.saved_tensors
-        place, loops = np.zeros(len(table), np.int32), _loops(query)
-        ids = torch.from_numpy(loops.distinct(positives.numpy(), negatives.numpy().reshape(-1), place))
-        on_query, on_rows = torch.empty_like(query), query.new_empty(len(ids), query.shape[1])
+        loops, place = _loops(query), np.arange(len(table), dtype=np.int32)
+        if ctx.by_rows:
+            place[:] = 0
+            touched = torch.cat([positives, negatives.view(-1)]).numpy()
+            ids = torch.from_numpy(loops.distinct(touched, place))
+        on_query = torch.empty_like(query)
+        on_rows = query.new_empty(len(ids), query.shape[1]) if ctx.by_rows else torch.zeros_like(table)
         given = _arrays(*(gradient.contiguous() for gradient in gradients), on_query, on_rows)
         loops.row_scores_back(*_arrays(query, table, positives, negatives), place, *given)
-        rows = torch.sparse_coo_tensor(ids[None], on_rows, table.shape, check_invariants=False)
-        return on_query, rows, None, None
+        if ctx.by_rows:
+            on_rows = torch.sparse_coo_tensor(ids[None], on_rows, table.shape, check_invariants=False)
+        return on_query, on_rows, None, None, None
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray[Any, Any], ...]:

@@ -19,7 +19,7 @@ class RowTables(Tables):
         """The scores of items, whose rows are read where they lie and copied nowhere."""
         if not RowScores.serves(query, self.items):
             return super().scores(query, positives, negatives)
-        right, wrong, squares = RowScores.apply(query, self.items, positives, negatives)  # type: ignore[no-untyped-call]
+        right, wrong, squares = RowScores.apply(query, self.items, positives, negatives, True)  # type: ignore[no-untyped-call]
         self._scored = query, positives, negatives, squares
         return right, wrong
 
