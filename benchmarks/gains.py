@@ -18,6 +18,7 @@ import torch
 from foilrec.comparing.compare import compare
 from foilrec.comparing.comparison import Line
 from foilrec.errors import FoilrecError
+from foilrec.measures import gauges
 from foilrec.recipe import Recipe
 from foilrec.run import Run
 from foilrec.stretch import train
@@ -173,8 +174,7 @@ def readings(runs: list[Run]) -> dict[str, float]:
 @torch.no_grad()
 def drift(run: Run) -> float:
     """How long the items' mean is, in mean lengths of an item: 1 where all items are the same."""
-    items = run.model.eval().propagate().items
-    return float(items.mean(0).norm() / items.norm(dim=1).mean())
+    return gauges.drift(run.model.eval().propagate().items)
 
 
 def against(picked: dict[str, list[Run]], name: str, metric: str) -> dict[str, Line]:

@@ -1,7 +1,7 @@
 """An epoch of training at batch 2048 on data of Baby's size, ours and the usual form."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -9,13 +9,38 @@ import torch
 from benchmarks import curriculum, usual, world
 from benchmarks.clock import Row, Timing
 from foilrec import parts
+from foilrec.core import Backbone
 from foilrec.data import Data
 from foilrec.graphs.sparse import neighbour_mean
+from foilrec.losses.softmax import Softmax
 from foilrec.numerics import memory
 from foilrec.trainer import Objective
 
 BATCH, WARM, ROUNDS, STEPS = 2048, 8, 4, 12  # an epoch has 57 whole batches
-AXES = 128  # as the rows of CCDRec
+Make = Callable[[Backbone], Objective]
+AXES, MANY = 128, 32  # axes as in the rows of CCDRec
+
+
+class Gathered(Softmax):
+    """The same loss, which is handed a vector for each negative because it might read them."""
+
+    def of_vectors(self, *_: object) -> None:
+        """It does not."""
+
+
+def plain(model: Backbone) -> Objective:
+    """BPR over one uniform negative."""
+    return Objective(model, parts.build("sampler", "uniform", model.data), parts.build("loss", "bpr"))
+
+
+def softmax(model: Backbone) -> Objective:
+    """The sampled softmax over many."""
+    return Objective(model, parts.build("sampler", "uniform", model.data, count=MANY), parts.build("loss", "softmax"))
+
+
+def gathered(model: Backbone) -> Objective:
+    """The same with vectors gathered."""
+    return Objective(model, parts.build("sampler", "uniform", model.data, count=MANY), Gathered())
 
 
 def per_epoch(step: Callable[..., object], batches: Iterable[object], steps: float) -> Timing:
@@ -36,12 +61,13 @@ def per_epoch(step: Callable[..., object], batches: Iterable[object], steps: flo
     return best
 
 
-def ours(data: Data, backbone: str, optimizer: str = "adam", **options: object) -> Timing:
+def ours(data: Data, backbone: str, optimizer: str = "adam", *, objective: Make = plain, **options: object) -> Timing:
     """An epoch of ours, begin_epoch included."""
-    model, sampler = parts.build("backbone", backbone, data, **options), parts.build("sampler", "uniform", data)
-    objective = Objective(model, sampler, parts.build("loss", "bpr")).train()
+    model = parts.build("backbone", backbone, data, **options)
+    heart = objective(model).train()
     adam = parts.build("optimizer", optimizer, model.parameters())
-    model.use_row_gradients()
+    if getattr(adam, "wants_rows", False):
+        model.use_row_gradients()
     model.begin_epoch(0)
     cpu, wall = time.process_time(), time.perf_counter()
     model.begin_epoch(1)
@@ -49,11 +75,19 @@ def ours(data: Data, backbone: str, optimizer: str = "adam", **options: object) 
 
     def step(batch: object) -> None:
         adam.zero_grad()
-        objective(batch).backward()
+        heart(batch).backward()
         adam.step()
 
     timing = per_epoch(step, data.batches(BATCH, 0), len(data.train) / BATCH)
     return Timing(timing.cpu + fixed[0], timing.wall + fixed[1])
+
+
+def many(data: Data) -> Iterator[Row]:
+    """The softmax of many negatives, each item read once, beside the same with a vector gathered for each."""
+    for name, backbone, optimizer in (("LightGCN", "lightgcn", "adam"), ("BPR-MF", "bprmf", "lazyadam")):
+        one, other = (ours(data, backbone, optimizer, objective=form, emb_reg=1e-3) for form in (softmax, gathered))
+        note = f"CPU seconds an epoch; {MANY} negatives, sampled softmax; usual: a vector gathered for each"
+        yield Row(f"{name}, many negatives", one.cpu, one.wall, other.cpu, other.wall, None, note)
 
 
 def usual_form(model: usual.Usual, data: Data) -> Timing:
@@ -93,5 +127,6 @@ def rows() -> list[Row]:
         row("FREEDOM, trainable features", trainable, freedom, 4),
         row("LightGCN", ours(data, "lightgcn"), lightgcn, 4),
         row("BPR-MF", ours(data, "bprmf", "lazyadam", emb_reg=0.1), bprmf, 6),
+        *many(data),
         *curriculum.rows(data, freedom),
     ]

@@ -301,6 +301,9 @@ PLAIN = Reading(1000, 0.8, (0.7, 0.8, 0.9), 0.6, (0.5, 0.6, 0.7), -1.0, 0.2, 0.0
         ({"repeats": 0.4}, "40% of the draws repeat"),
         ({"norm": 3.1}, "3.1 times as long as items"),
         ({"nearest_cosine": 0.01}, "next to copies: the nearest item is at cosine distance 0.010"),
+        ({"drift": 0.3}, "Nothing stands out"),
+        ({"drift": 0.83}, "their mean is 0.83 as long as they are, so that ranks follow popularity. Look for"),
+        ({"drift": 0.83, "norm": 1.0}, 'set push = "easy"'),
     ],
 )
 def test_advice_names_the_figure_it_rests_on(change: dict[str, Any], words: str) -> None:

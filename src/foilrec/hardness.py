@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,8 @@ class Reading:
     Of vectors that are no items: norm (mean length over the items'), nearest_cosine and nearest (distance to the
     nearest item, the latter in mean item lengths), nearest_taken and to_positive (the same to the user's nearest
     item and to the row's).
+    drift: of the model, not of the draws: how long the mean of all items' vectors is, in mean lengths of one. Near 1
+    all items point one way, and ranks follow popularity.
     """
 
     draws: int
@@ -71,6 +73,7 @@ class Reading:
     nearest: float | None = None
     nearest_taken: float | None = None
     to_positive: float | None = None
+    drift: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a line of JSON: what does not apply is left out, five digits are kept."""
@@ -121,13 +124,14 @@ class Meter:
             asked = self._batches(epoch, tables.items.device, model.history)
             parts = [self._draw(model, tables, sampler, loss, *each) for each in asked]
             columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            drift = gauges.drift(tables.items)
         named = {"all": torch.ones_like(columns["row"], dtype=torch.bool)}
         for name, label in (("level", "stage"), ("group", "group")):
             values = columns[name].unique().tolist() if name in columns else []
             if len(values) <= MOST_STAGES:
                 named |= {f"{label} {value:g}": columns[name] == value for value in values}
         return {
-            name: self._reading({key: values[chosen] for key, values in columns.items()})
+            name: replace(self._reading({key: values[chosen] for key, values in columns.items()}), drift=drift)
             for name, chosen in named.items()
             if chosen.any()
         }

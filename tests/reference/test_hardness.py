@@ -110,8 +110,10 @@ def by_hand(data: Data, told: Negatives, columns: list[int], *, grade: float | N
             near["nearest_taken"].append(min(math.dist(v, items[i]) for i in taken(data, u)) / length)
             near["to_positive"].append(math.dist(v, items[p]) / length)
     n = len(score)
+    middle_item = [sum(column) / ITEMS for column in zip(*items, strict=True)]
     found: dict[str, object] = {
         "draws": n,
+        "drift": math.hypot(*middle_item) / length,
         "percentile": sum(score) / n,
         "percentile_quartiles": quartiles(score),
         "similarity": sum(likeness) / n,

@@ -50,6 +50,15 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     return (one - other).square().sum(-1) / 2
 
 
+def drift(items: Tensor) -> float:
+    """How long the mean of vectors [I, D] is, in mean lengths of one: 0 they cancel, 1 they are all the same.
+
+    >>> drift(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), drift(torch.tensor([[3.0, 4.0], [3.0, 4.0]]))
+    (0.0, 1.0)
+    """
+    return float(items.mean(0).norm() / items.norm(dim=1).mean().clamp(min=1e-12))
+
+
 def heights(negative: Tensor, positive: Tensor) -> Tensor:
     """Scores above a user's mean over the positive's, within 0 .. 1.5: negative [B, K], positive [B, 1] -> [B, K].
 
