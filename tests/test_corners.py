@@ -273,6 +273,8 @@ def test_a_part_may_lie_in_the_folder_of_the_command(
     (tmp_path / "mine_here.py").write_text(
         text.format("Few", "return Negatives(ids=self.unseen(batch, 1)[1:])")
         + text.format("Nothing", "return None").partition("\n\n\n")[2]
+        + text.format("Before", "return Negatives(ids=self.unseen(batch, 2) * 0 - 1)").partition("\n\n\n")[2]
+        + text.format("Beyond", "return Negatives(ids=self.unseen(batch, 2) * 0 + 10**9)").partition("\n\n\n")[2]
         + text.format("Crash", 'raise ValueError("no idea")').partition("\n\n\n")[2],
         encoding="utf-8",
     )
@@ -280,6 +282,8 @@ def test_a_part_may_lie_in_the_folder_of_the_command(
     for name, told in (
         ("Few", "Few gave 39 rows of Negatives for a batch of 40"),
         ("Nothing", "Nothing gave NoneType for a batch of 40"),
+        ("Before", "Before gave item -1 as a negative, and the data has 0 .. "),
+        ("Beyond", "Beyond gave item 1000000000 as a negative, and the data has 0 .. "),
         ("Crash", "ValueError: no idea"),
     ):
         said = foilrec("check", f"mine_here:{name}")

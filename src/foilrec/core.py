@@ -269,6 +269,8 @@ class Sampler(nn.Module):
             raise BadOption(
                 f"{type(self).__name__} gave {gave} for a batch of {len(batch)}: give Negatives, a row each."
             )
+        if wrong := shapes.wrong_items(made.ids, self.data.n_items):
+            raise BadOption(f"{type(self).__name__} gave {wrong}")
         return made
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Negatives:

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 Array = np.ndarray[Any, Any]
+FREE = {"reassoc", "contract"}  # sums in any order, and NaN stays NaN
 
 
 @njit(cache=True, nogil=True)
@@ -34,7 +35,7 @@ def add_rows(ids: Array, values: Array, out: Array) -> None:
             here[d] += more[d]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FREE)
 def row_scores(
     query: Array, table: Array, positives: Array, negatives: Array, right: Array, wrong: Array, squares: Array
 ) -> None:
@@ -76,7 +77,7 @@ def distinct(ids: Array, place: Array) -> Array:
     return found
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FREE)
 def row_scores_back(
     query: Array,
     table: Array,

@@ -38,6 +38,16 @@ def lost_rows(query: Tensor) -> str:
     )
 
 
+def wrong_items(ids: Tensor | None, n_items: int) -> str:
+    """Negatives' ids must be items of the data; looked at on a CPU alone, whose loops would read what lies beside."""
+    if ids is None or ids.device.type != "cpu" or not ids.numel():
+        return ""
+    low, high = int(ids.min()), int(ids.max())
+    if 0 <= low and high < n_items:
+        return ""
+    return f"item {low if low < 0 else high} as a negative, and the data has 0 .. {n_items - 1:,}."
+
+
 def wrong_ids(**columns: Tensor | None) -> str:
     """What is given must be whole numbers [B], all of one length."""
     length: int | None = None
