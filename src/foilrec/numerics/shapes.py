@@ -43,7 +43,7 @@ def wrong_items(ids: Tensor | None, n_items: int) -> str:
     if ids is None or ids.device.type != "cpu" or not ids.numel():
         return ""
     low, high = int(ids.min()), int(ids.max())
-    if 0 <= low and high < n_items:
+    if low >= 0 and high < n_items:
         return ""
     return f"item {low if low < 0 else high} as a negative, and the data has 0 .. {n_items - 1:,}."
 
