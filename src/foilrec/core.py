@@ -266,9 +266,7 @@ class Sampler(nn.Module):
         made: Negatives = super().__call__(tables, batch, query)
         if not isinstance(made, Negatives) or made.shape[0] != len(batch):
             gave = f"{made.shape[0]} rows of Negatives" if isinstance(made, Negatives) else type(made).__name__
-            raise BadOption(
-                f"{type(self).__name__} gave {gave} for a batch of {len(batch)}: Negatives have a row each."
-            )
+            raise BadOption(f"{type(self).__name__} gave {gave} for a batch of {len(batch)}: give a row each.")
         if wrong := shapes.wrong_items(made.ids, self.data.n_items):
             raise BadOption(f"{type(self).__name__} gave {wrong}")
         return made
