@@ -15,7 +15,7 @@ from foilrec.core import Backbone, Data, Loss, Sampler
 from foilrec.errors import BadOption, did_you_mean
 from foilrec.evaluation import Protocol
 from foilrec.numerics import streams
-from foilrec.trainer import Settings
+from foilrec.settings import Settings
 
 TABLES = {"data": "dataset", "backbone": "backbone", "sampler": "sampler", "loss": "loss", "optimizer": "optimizer"}
 
