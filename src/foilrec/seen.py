@@ -13,7 +13,7 @@ from foilrec.numerics import kernels
 class SeenIndex:
     """Which items each user has taken: exact membership, and exact uniform draws from all the others.
 
-    pairs [N, 2] may repeat and come in any order. Memory: 4 bytes a distinct pair and 16 a user.
+    pairs [N, 2] may repeat and come in any order. Memory: 4 bytes a distinct pair and 20 a user.
     """
 
     def __init__(self, pairs: Tensor, n_users: int, n_items: int) -> None:

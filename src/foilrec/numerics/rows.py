@@ -94,13 +94,13 @@ class RowScores(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """The gradient of the query, and that of the table, of the touched rows alone in the order of their ids."""
         query, table, positives, negatives = ctx.saved_tensors
-        loops, place = _loops(query), np.arange(len(table), dtype=np.int32)
+        loops, on_query = _loops(query), torch.empty_like(query)
         if ctx.by_rows:
-            place[:] = 0
-            touched = torch.cat([positives, negatives.view(-1)]).numpy()
-            ids = torch.from_numpy(loops.distinct(touched, place))
-        on_query = torch.empty_like(query)
-        on_rows = query.new_empty(len(ids), query.shape[1]) if ctx.by_rows else torch.zeros_like(table)
+            place = np.zeros(len(table), np.int32)
+            ids = torch.from_numpy(loops.distinct(torch.cat([positives, negatives.view(-1)]).numpy(), place))
+            on_rows = query.new_empty(len(ids), query.shape[1])
+        else:
+            place, on_rows = np.arange(len(table), dtype=np.int32), torch.zeros_like(table)
         given = _arrays(*(gradient.contiguous() for gradient in gradients), on_query, on_rows)
         loops.row_scores_back(*_arrays(query, table, positives, negatives), place, *given)
         if ctx.by_rows:
