@@ -1,4 +1,4 @@
-"""Every benchmark: python -m benchmarks [training steps sequences lattice ranking negatives footprint]."""
+"""Every benchmark: python -m benchmarks [training steps sequences lattice ranking negatives footprint gpu]."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, lattice, negatives, ranking, sequences, steps, training
+from benchmarks import footprint, gpu, lattice, negatives, ranking, sequences, steps, training
 from benchmarks.clock import Row, store, stored
 
 LINES = Path("benchmarks/results.jsonl")
@@ -21,6 +21,7 @@ ALL = {
     "ranking": ranking.rows,
     "negatives": negatives.rows,
     "footprint": footprint.rows,
+    "gpu": gpu.rows,
 }
 
 

@@ -45,9 +45,14 @@ class SeenIndex:
         return self.starts.diff()
 
     @cached_property
+    def longest(self) -> int:
+        """How many items the user has who has taken most."""
+        return int(self.counts.max()) if self.n_users else 0
+
+    @cached_property
     def anyone_full(self) -> bool:
         """Whether some user has taken every item."""
-        return bool((self.counts >= self.n_items).any())
+        return self.longest >= self.n_items
 
     @cached_property
     def log_q(self) -> Tensor:
@@ -61,13 +66,13 @@ class SeenIndex:
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether users [B] have taken items [B, K]: bool [B, K]."""
         here = self.on(users.device)
-        return kernels.contains(here.starts, here.items, users, items)
+        return kernels.contains(here.starts, here.items, users, items, self.longest)
 
     def unseen(self, users: Tensor, rows: Tensor, count: int, key: int) -> Tensor:
         """Uniform independent draws [B, count] of items that users [B] have not taken, a function of (key, rows)."""
         self.need_unseen(users)
         here = self.on(users.device)
-        return kernels.unseen(here.starts, here.items, users, rows, key, count, self.n_items)
+        return kernels.unseen(here.starts, here.items, users, rows, key, count, self.n_items, self.longest)
 
     def need_unseen(self, users: Tensor) -> None:
         """Raises BadData if one of the users has taken every item, so that no negative exists."""

@@ -140,20 +140,21 @@ class Trainer:
         model.begin_epoch(number)
         with torch.no_grad():
             sampler.begin_epoch(number, model, model.propagate())
-        total, device = torch.zeros((), dtype=torch.float64), next(model.parameters()).device
+        losses: list[Tensor] = []  # read after the epoch: a GPU need not wait for the next batch
+        device = next(model.parameters()).device
         steps = data.steps(self.settings.batch, self.seed, number, model.history)
         turns = _turns(sampler)
         for step, (turn, rows) in enumerate(product(turns, steps), 1):
             batch = data.batch(rows, number, seed=self.seed, history=model.history)
             try:
-                total += self._step(batch.to(device), turn).double().cpu() * len(rows)
+                losses.append(self._step(batch.to(device), turn) * len(rows))
             except RunBroken:
-                if total.isfinite():
+                if all(map(torch.isfinite, losses)):
                     raise
                 break  # the loss was lost before, as is told below
             if self.on_step is not None:
                 self.on_step(step, len(turns) * len(steps))
-        mean = float(total) / sum(map(len, steps))
+        mean = float(torch.stack(losses).cpu().double().sum()) / sum(map(len, steps))
         if mean != mean or abs(mean) == float("inf"):
             raise RunBroken(
                 f"The loss became {mean} in epoch {number}: lower optimizer.lr, or look at the features "

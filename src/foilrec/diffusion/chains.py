@@ -108,7 +108,7 @@ class Chains(Gaussian):
 
 
 def _at(t: int, x: Tensor) -> Tensor:
-    return torch.tensor(t, device=x.device)
+    return torch.full((), t, device=x.device)
 
 
 def draw(noise: Noise, t: int, like: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import embedding, silu
 
 from foilrec.diffusion.chains import Denoise
 from foilrec.diffusion.steps import step_embedding
@@ -30,7 +30,7 @@ class Film(nn.Module):
         steps = self.step_map(self.steps)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            told = silu(steps[t.long()] + condition)
+            told = silu(embedding(t.long(), steps) + condition)
             for layer in self.maps:
                 scale, shift = layer(told).chunk(2, -1)
                 x = (1 + scale) * x + shift

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
 from foilrec.diffusion.chains import Denoise
 from foilrec.diffusion.steps import step_embedding
@@ -75,7 +75,7 @@ class MLP(nn.Module):
             fixed = fixed + linear(condition, weight)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            made: Tensor = self.later(linear(x, from_x) + fixed + steps[t.long()])
+            made: Tensor = self.later(linear(x, from_x) + fixed + embedding(t.long(), steps))
             return made
 
         return denoise
@@ -98,7 +98,7 @@ class MLP(nn.Module):
         member = told.new_tensor([[float(m in each) for m in range(len(given))] for each in sets])
         if not len(self.later):
             mixed = (shares.to(told) @ member @ told).view(len(shares), *fixed.shape) + fixed
-            return lambda x, t: linear(x, from_x, steps[t.long()]).add_(mixed)
+            return lambda x, t: linear(x, from_x, embedding(t.long(), steps)).add_(mixed)
         by_set = (member @ told).view(len(sets), *fixed.shape) + fixed
         body, last = self.later[:-1], self.later[-1]
         parts = [[(share, s) for s, share in enumerate(row) if share] for row in shares.tolist()]
@@ -107,7 +107,7 @@ class MLP(nn.Module):
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             made = torch.empty_like(x)
             for k, mine in enumerate(parts):
-                first = linear(x[k], from_x, steps[t.long()])
+                first = linear(x[k], from_x, embedding(t.long(), steps))
                 hidden = [body(first + by_set[s]).mul_(share) for share, s in mine]
                 made[k] = last(hidden[0] if len(hidden) == 1 else torch.stack(hidden).sum(0))
             return made

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, pad
+from torch.nn.functional import embedding, layer_norm, pad
 
 from foilrec.diffusion.attention import AttendedMean, logits_of, mix, shares
 from foilrec.diffusion.chains import Denoise
@@ -33,7 +33,7 @@ class TokenMixer(nn.Module):
     def forward(self, x: Tensor, t: Tensor, conditions: Sequence[Tensor], present: Tensor | None = None) -> Tensor:
         """x [N, D], t [N] or [], conditions M times [N, D] -> [N, D], with gradient."""
         present = _with_own(present)
-        tokens = [*self._normed(conditions, present), *self._normed([x]), self.steps[t.long()]]
+        tokens = [*self._normed(conditions, present), *self._normed([x]), embedding(t.long(), self.steps)]
         mixed: Tensor = AttendedMean.apply(self._product(), present, *tokens)  # type: ignore[no-untyped-call]
         return mixed @ self.value
 
@@ -47,7 +47,7 @@ class TokenMixer(nn.Module):
 
         @torch.no_grad()
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            new = [*self._normed([x]), self.steps[t.long()]]
+            new = [*self._normed([x]), embedding(t.long(), self.steps)]
             tokens = [*known, *new]
             logits = logits_of([*maps, *(token @ product for token in new)], tokens, present, block)
             attention, rows = shares(logits, present)

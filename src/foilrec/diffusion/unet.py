@@ -5,7 +5,7 @@ from math import isqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import embedding, interpolate, silu
 
 from foilrec.diffusion.chains import Denoise
 from foilrec.diffusion.steps import step_embedding
@@ -59,7 +59,7 @@ class UNet(nn.Module):
 
     def forward(self, picture: Tensor, t: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """picture [N, 1 + M, s, s], t [N] or [] -> [N, 1 + M, s, s]; noise: where dropout comes from, if any."""
-        step = silu(self.of_step(self.steps[t.long()])).expand(len(picture), -1)
+        step = silu(self.of_step(embedding(t.long(), self.steps))).expand(len(picture), -1)
         x = self.first(picture)
         kept = [x]
         for layer in self.down:

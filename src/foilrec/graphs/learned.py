@@ -97,7 +97,7 @@ class ItemGraph(nn.Module):
         """The weights of all edges, frozen ones before learned ones, with gradient: [I, K]."""
         shares = self.shares()
         widths = torch.tensor(self.widths, device=shares.device)
-        frozen = self.frozen * shares.repeat_interleave(widths, 1)
+        frozen = self.frozen * shares.repeat_interleave(widths, 1, output_size=sum(self.widths))
         if not learned:
             return frozen
         parts = []

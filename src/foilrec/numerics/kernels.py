@@ -61,34 +61,17 @@ def below(x: Tensor, n: Tensor) -> Tensor:
     return (_shift(x, 32) * n + (((x & _LOW) * n) >> 32)) >> 32
 
 
-def _count_in_segment(low: Tensor, high: Tensor, holds: "Holds") -> Tensor:
-    """The first place in low..high where holds(place) is false: a binary search for all at once."""
-    longest = int((high - low).max()) if low.numel() else 0
-    for _ in range(longest.bit_length()):
-        open_ = low < high
-        middle = (low + high) >> 1
-        yes = open_ & holds(middle)
-        low = torch.where(yes, middle + 1, low)
-        high = torch.where(open_ & ~yes, middle, high)
-    return low
-
-
-class Holds:
-    """The condition of one binary search over a sorted segment of `values`."""
-
-    def __init__(self, values: Tensor, bound: Tensor, offset: Tensor | None, strict: bool) -> None:
-        self.values, self.bound, self.offset, self.strict = values, bound, offset, strict
-
-    def __call__(self, place: Tensor) -> Tensor:
-        """Whether values[place] (less its place in the segment) lies at or below the bound."""
-        at = self.values[place.clamp(max=max(0, len(self.values) - 1))].long()
-        if self.offset is not None:
-            at = at - (place - self.offset)
-        return at < self.bound if self.strict else at <= self.bound
-
-
-def unseen(starts: Tensor, items: Tensor, users: Tensor, rows: Tensor, key: int, count: int, n_items: int) -> Tensor:
-    """Uniform draws [B, count] from what each user's sorted segment of `items` leaves out.
+def unseen(
+    starts: Tensor,
+    items: Tensor,
+    users: Tensor,
+    rows: Tensor,
+    key: int,
+    count: int,
+    n_items: int,
+    longest: int | None = None,
+) -> Tensor:
+    """Uniform draws [B, count] from what each user's sorted segment of `items` leaves out; none is over `longest`.
 
     The r-th free item is r + t, where t taken items a_0 < a_1 < ... have a_k - k <= r: no rejection, bounded time.
     """
@@ -98,30 +81,50 @@ def unseen(starts: Tensor, items: Tensor, users: Tensor, rows: Tensor, key: int,
         return torch.from_numpy(out)
     start, end = starts[users][:, None], starts[users + 1][:, None]
     r = below(words(rows, key, count), n_items - (end - start))
-    place = _search(items, start, end, r, offset=True)
+    place = _search(items, start, end, r, longest, offset=True)
     return r + place - start
 
 
-def contains(starts: Tensor, items: Tensor, users: Tensor, asked: Tensor) -> Tensor:
-    """Whether asked [B, K] is in each user's sorted segment of `items`: bool [B, K]."""
+def contains(starts: Tensor, items: Tensor, users: Tensor, asked: Tensor, longest: int | None = None) -> Tensor:
+    """Whether asked [B, K] is in each user's sorted segment of `items`, none over `longest`: bool [B, K]."""
     if loops := fast(starts, users):
         out = np.empty(asked.shape, np.bool_)
         loops.contains(starts.numpy(), items.numpy(), users.numpy(), asked.numpy(), out)
         return torch.from_numpy(out)
     start, end = starts[users][:, None], starts[users + 1][:, None]
-    place = _search(items, start, end, asked, strict=True)
+    place = _search(items, start, end, asked, longest, strict=True)
     if not len(items):
         return torch.zeros_like(asked, dtype=torch.bool)
     return (place < end) & (items[place.clamp(max=len(items) - 1)].long() == asked)
 
 
 def _search(
-    values: Tensor, start: Tensor, end: Tensor, bound: Tensor, *, offset: bool = False, strict: bool = False
+    values: Tensor,
+    start: Tensor,
+    end: Tensor,
+    bound: Tensor,
+    longest: int | None = None,
+    *,
+    offset: bool = False,
+    strict: bool = False,
 ) -> Tensor:
+    """The first place in start .. end of sorted values that lies above a bound [B, K]; strict: at or above it.
+
+    offset: values count less their place in the segment. longest: no segment is longer; None: found out, for which a
+    GPU must be waited for.
+    """
     if not len(values):
         return start.expand_as(bound)
-    holds = Holds(values, bound, start if offset else None, strict)
-    return _count_in_segment(start.expand_as(bound), end.expand_as(bound), holds)
+    low, high = start.expand_as(bound), end.expand_as(bound)
+    if longest is None:
+        longest = int((high - low).max()) if low.numel() else 0
+    for _ in range(longest.bit_length()):
+        open_, middle = low < high, (low + high) >> 1
+        at = values[middle.clamp(max=len(values) - 1)].long()
+        at = at - (middle - start) if offset else at
+        yes = open_ & (at < bound if strict else at <= bound)
+        low, high = torch.where(yes, middle + 1, low), torch.where(open_ & ~yes, middle, high)
+    return low
 
 
 def weighted_unseen(
