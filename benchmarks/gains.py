@@ -25,7 +25,12 @@ from foilrec.stretch import train
 
 RUNS, LINES, PAGE = Path("runs/gains"), Path("docs/gains.jsonl"), Path("docs/gains.md")
 RATES = (1.0, 0.5)  # of the host's own learning rate: what uniform negatives are given to choose from
-RATES_OF = {"lightgcn-lfm2k": (4.0, 1.0), "freedom-lfm2k": (4.0, 1.0), "freedom-baby": (4.0, 1.0)}  # whose own is slow
+RATES_OF = {  # whose own is slow
+    "lightgcn-lfm2k": (4.0, 1.0),
+    "freedom-lfm2k": (4.0, 1.0),
+    "freedom-baby": (4.0, 1.0),
+    "lightgcn-ml1m": (4.0, 1.0),
+}
 HARD = ('push="easy"', "pool=4")
 SETTINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "softmax": (("count=8",), ("count=32",)),
