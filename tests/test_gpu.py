@@ -5,6 +5,7 @@ Draws are functions of rows and keys, so that both devices see the same ones; su
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from foilrec import contracts, parts
 from foilrec.core import Backbone, Negatives, Sampler
 from foilrec.errors import PartsDoNotFit
 from foilrec.evaluation import Protocol, evaluate
+from foilrec.numerics import memory
 from foilrec.recipe import Recipe
 from foilrec.run import Run
 from foilrec.stretch import train
@@ -160,6 +162,23 @@ def test_a_step_waits_for_nothing(backbone: str, name: str) -> None:
     assert not waited
     assert objective(batch).isfinite()  # which is to be read
     assert waited
+
+
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize(("name", "options"), [("vbpr", {}), ("freedom", {"head_weight": 0.1})])
+def test_frozen_features_lie_there_if_they_fit(
+    name: str, options: dict[str, Any], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_on", lambda device: 2**40 if fits else 0)
+    losses, whole = [], contracts.small_world()
+    image = replace(whole.features["image"], present=torch.arange(60) % 7 > 0)
+    for device in (CPU, OTHER):
+        data = replace(whole, features={"image": image, "text": replace(whole.features["text"])})
+        model = seeded(lambda data=data: parts.build("backbone", name, data, **options))
+        objective = Objective(model, parts.build("sampler", "uniform", data), parts.build("loss", "bpr"))
+        losses += [step(begun(objective, device), device) for _ in range(2)]
+    assert losses[2:] == pytest.approx(losses[:2], rel=1e-4)
+    assert all((one._on(OTHER) is not None) is fits for one in data.features.values())
 
 
 @pytest.mark.parametrize("name", parts.names("loss"))

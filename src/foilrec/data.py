@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foilrec.errors import BadOption, PartsDoNotFit
-from foilrec.numerics import kernels, streams
+from foilrec.numerics import kernels, memory, streams
 from foilrec.numerics.shapes import wrong_ids
 from foilrec.seen import SeenIndex
 from foilrec.sequences import Histories, Past
@@ -68,6 +68,7 @@ class Features:
     rows: np.ndarray[Any, Any]
     present: Tensor | None = None
     surrogate: bool = False
+    _there: dict[torch.device, Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def dim(self) -> int:
@@ -79,17 +80,32 @@ class Features:
 
     def of(self, ids: Tensor) -> Tensor:
         """The rows of some items in float32, zero where the item lacks the modality: ids [...] -> [..., F]."""
-        flat = ids.reshape(-1).cpu()
-        rows = torch.from_numpy(np.asarray(self.rows[flat.numpy()], np.float32)).to(ids.device)
+        flat, there = ids.reshape(-1), self._on(ids.device)
+        if there is None:
+            rows = torch.from_numpy(np.asarray(self.rows[flat.cpu().numpy()], np.float32)).to(ids.device)
+        else:
+            rows = there[flat].float()
         if self.present is not None:
-            rows[~self.has(ids.reshape(-1))] = 0
+            rows = rows.masked_fill_(~self.has(flat)[:, None], 0)
         return rows.view(*ids.shape, self.dim)
+
+    def _on(self, device: torch.device) -> Tensor | None:
+        """All rows on a device that is not the CPU, if half of what is free there holds them; kept once asked for."""
+        if device.type == "cpu" or not isinstance(self.rows, np.ndarray):
+            return None
+        if device not in self._there:
+            fits = 2 * self.rows.nbytes <= memory.free_on(device)
+            self._there[device] = torch.tensor(self.rows).to(device) if fits else None
+        return self._there[device]
 
     def differences(self, plus: Tensor, minus: Tensor) -> Tensor:
         """Rows of some items less rows of others in float32, zero where one lacks the modality: ids [B] -> [B, F]."""
-        made = kernels.differences(self.rows, plus.cpu(), minus.cpu()).to(plus.device)
+        if self._on(plus.device) is None:
+            made = kernels.differences(self.rows, plus.cpu(), minus.cpu()).to(plus.device)
+        else:
+            made = self.of(plus) - self.of(minus)
         if self.present is not None:
-            made[~(self.has(plus) & self.has(minus))] = 0
+            made = made.masked_fill_(~(self.has(plus) & self.has(minus))[:, None], 0)
         return made
 
     def has(self, ids: Tensor) -> Tensor:

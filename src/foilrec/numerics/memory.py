@@ -4,6 +4,7 @@ import ctypes
 import sys
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from foilrec.errors import OutOfMemory
@@ -33,6 +34,11 @@ def free_bytes() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def free_on(device: torch.device) -> int:
+    """What a GPU could give now, in bytes; 0 where it cannot be known."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 def must_fit(what: str, size: int, cure: str) -> None:
