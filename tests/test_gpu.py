@@ -147,7 +147,7 @@ def test_a_sampler_serves_histories_there(name: str) -> None:
 
 
 @pytest.mark.skipif(OTHER.type != "meta", reason="a real device does not tell")
-@pytest.mark.parametrize("backbone", ["bprmf", "lightgcn", "freedom", "mmgcn"])
+@pytest.mark.parametrize("backbone", ["bprmf", "lightgcn", "freedom", "mmgcn", "sasrec", "gru4rec"])
 @pytest.mark.parametrize("name", ["uniform", "dns", "adar", "gdnsm", "mixgcf", "bns", "graded"])
 def test_a_step_waits_for_nothing(backbone: str, name: str) -> None:
     model = made("backbone", backbone)
@@ -156,7 +156,7 @@ def test_a_step_waits_for_nothing(backbone: str, name: str) -> None:
         step(begun(objective, OTHER, 3), OTHER)
     except PartsDoNotFit as error:
         pytest.skip(str(error))
-    batch = model.data.batch(torch.arange(64), 3).to(OTHER)
+    batch = model.data.batch(torch.arange(64), 3, history=model.history).to(OTHER)
     waited.clear()
     objective(batch).backward()
     assert not waited

@@ -1,7 +1,7 @@
 """Who took what, when, and what the items look like: the data class that every part is given."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ class Batch:
     epoch: int = 0
     history: Past | None = None
     seed: int = 0
+    _first: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if wrong := wrong_ids(users=self.users, positives=self.positives, rows=self.rows):
@@ -47,7 +48,16 @@ class Batch:
             return self
         rows = None if self.rows is None else self.rows.to(device)
         history = None if self.history is None else self.history.to(device)
-        return Batch(self.users.to(device), self.positives.to(device), rows, self.epoch, history, self.seed)
+        there = replace(self, users=self.users.to(device), positives=self.positives.to(device), rows=rows)
+        there.history, there._first = history, self.first
+        return there
+
+    @property
+    def first(self) -> int:
+        """The first of the rows, by which a step's random streams are told (-1 without rows); known before it moves."""
+        if self._first is None:
+            self._first = -1 if self.rows is None else int(self.rows[0])
+        return self._first
 
     @property
     def past(self) -> Past:

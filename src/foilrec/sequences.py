@@ -6,7 +6,7 @@ is trained on, once an epoch, and a sequence is encoded once for all its rows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +34,11 @@ class Blocks:
 
     def through(self, layer: nn.Module, rows: Tensor) -> Tensor:
         """The states of a recurrent layer, [n, H], which goes through all sequences at once, place by place."""
-        place = torch.cat([torch.arange(h).repeat(s) for s, h in self.shapes]).to(rows.device)
+        place = torch.cat([torch.arange(h).repeat(s) for s, h in self.shapes])
         order = place.argsort(stable=True)
-        states: Tensor = layer(PackedSequence(rows[order], place.bincount().cpu()))[0].data
-        return states[torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=rows.device))]
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        states: Tensor = layer(PackedSequence(rows[order.to(rows.device)], place.bincount()))[0].data
+        return states[back.to(rows.device)]
 
 
 Encode = Callable[[Tensor, Blocks], Tensor]
@@ -48,15 +49,17 @@ class Past:
     """What the rows of a batch know: row b's user had taken items[sequence[b], :place[b]] before, oldest first.
 
     items [S, H] are sequences, -1 after their end; sequence [B] and place [B] point into them, place 0 into nothing.
+    All stay on the CPU, where shapes can be told from them at once; `device` is where they are read.
     """
 
     items: Tensor
     sequence: Tensor
     place: Tensor
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def to(self, device: torch.device) -> "Past":
-        """The same on another device."""
-        return Past(self.items.to(device), self.sequence.to(device), self.place.to(device))
+        """The same, read on another device."""
+        return replace(self, device=device)
 
     def read(self, look_up: RowsOf, encode: Encode) -> Tensor:
         """What a causal encoder says after each row's last item: [B, D], 0 for a row without one.
@@ -71,13 +74,13 @@ class Past:
         parts = [self.items[group, : int(asked[group].max())] for group in groups]
         first, start = torch.zeros_like(asked), 0  # where each sequence's states begin
         for group, part in zip(groups, parts, strict=True):
-            first[group] = start + torch.arange(len(group), device=first.device) * part.shape[1]
+            first[group] = start + torch.arange(len(group)) * part.shape[1]
             start += part.numel()
         parts = [part.where(part >= 0, part[:, :1]).flatten() for part in parts]
-        rows = look_up(torch.cat([self.items.new_empty(0), *parts]))
+        rows = look_up(torch.cat([self.items.new_empty(0), *parts]).to(self.device))
         shapes = tuple((len(group), len(part) // len(group)) for group, part in zip(groups, parts, strict=True))
         states = encode(rows, Blocks(shapes)) if shapes else rows
-        at = (first[self.sequence] + self.place).where(self.place > 0, 0)
+        at = (first[self.sequence] + self.place).where(self.place > 0, 0).to(self.device)
         return embedding(at, torch.cat([states.new_zeros(1, states.shape[1]), states]))
 
 

@@ -160,7 +160,7 @@ def test_dropout_is_by_name(options: dict[str, Any], chain: Data) -> None:
 def test_dropout_keeps_the_mean_and_the_rate() -> None:
     x = torch.ones(400, 501, requires_grad=True)
     for rate in (0.2, 0.5):
-        found = drop(x, rate, of_step(0, "dropout", 3, None))
+        found = drop(x, rate, of_step(0, "dropout", 3))
         kept = found != 0
         assert abs(float(kept.double().mean()) - (1 - rate)) < 4 * (rate * (1 - rate) / x.numel()) ** 0.5
         assert torch.allclose(found[kept], torch.tensor(1 / (1 - rate)))
@@ -168,7 +168,7 @@ def test_dropout_keeps_the_mean_and_the_rate() -> None:
         assert abs(float(pairs) - (rate**2 + (1 - rate) ** 2)) < 0.005
         (slope,) = torch.autograd.grad(found.sum(), x)
         assert torch.equal(slope, found.detach())
-    assert drop(x, 0.0, of_step(0, "dropout", 3, None)) is x and drop(x, 0.5, None) is x
+    assert drop(x, 0.0, of_step(0, "dropout", 3)) is x and drop(x, 0.5, None) is x
 
 
 @every_model
@@ -306,4 +306,4 @@ def test_a_history_moves_with_its_batch(chain: Data) -> None:
     batch = chain.batch(torch.arange(3), history=5)
     assert batch.to(torch.device("cpu")) is batch
     moved = batch.to(torch.device("meta"))
-    assert isinstance(moved.history, Past) and moved.past.items.device.type == "meta"
+    assert isinstance(moved.history, Past) and moved.past.device.type == "meta"

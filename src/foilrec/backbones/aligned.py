@@ -147,7 +147,7 @@ class Aligned(Backbone):
 
     def _align(self, items: Tensor, counts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """L_dm and the estimates [N, D] of distinct items [N] that stand `counts` times in J."""
-        table, generator = self.inputs(), streams.of_step(self.seed, "noise", batch.epoch, batch.rows)
+        table, generator = self.inputs(), streams.of_step(self.seed, "noise", batch.epoch, batch.first)
         times = self.diffusion.antithetic(len(items), generator).to(items.device)
         eps = torch.randn(len(items), table.shape[1], generator=generator).to(table)
         conditions, present = self._conditions(items)

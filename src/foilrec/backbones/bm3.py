@@ -102,7 +102,7 @@ class BM3(Backbone):
         """The three terms and the penalties."""
         assert isinstance(tables, Views)
         users, items = embedding(batch.users, tables.smooth_users), embedding(batch.positives, tables.smooth_items)
-        draw = streams.of_step(self.seed, "dropout", batch.epoch, batch.rows)
+        draw = streams.of_step(self.seed, "dropout", batch.epoch, batch.first)
         user_target, item_target = self._target(users, draw), self._target(items, draw)
         loss = (
             2

@@ -60,7 +60,7 @@ class GRU4Rec(Backbone):
     def query(self, tables: Tables, batch: Batch) -> Tensor:
         """The dense map of the state after each row's last item, [B, D]; 0 where there is none."""
         draw = (
-            of_step(self.seed, "dropout", batch.epoch, batch.rows, str(tables.items.device)) if self.training else None
+            of_step(self.seed, "dropout", batch.epoch, batch.first, str(tables.items.device)) if self.training else None
         )
 
         def encode(x: Tensor, blocks: Blocks) -> Tensor:

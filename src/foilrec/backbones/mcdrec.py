@@ -155,7 +155,7 @@ class MCDRec(Backbone):
         """As a step has them: x estimated for its items, dropout in the join, and L_dm."""
         self._must_take(inputs)
         noise, contents, table = (
-            streams.of_step(self.seed, "noise", batch.epoch, batch.rows),
+            streams.of_step(self.seed, "noise", batch.epoch, batch.first),
             self._contents(),
             self.ids.weight,
         )
@@ -219,7 +219,7 @@ class MCDRec(Backbone):
 
     def _agreement(self, tables: "_Predicted", batch: Batch) -> Tensor:
         """How far the predictions of users, positives and content are from what they should agree with, each [B]."""
-        noise = streams.of_step(self.seed, "targets", batch.epoch, batch.rows)
+        noise = streams.of_step(self.seed, "targets", batch.epoch, batch.first)
 
         def target(rows: Tensor) -> Tensor:
             return dropped(rows.detach(), self.dropout, noise)

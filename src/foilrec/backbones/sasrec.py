@@ -69,7 +69,7 @@ class SASRec(Backbone):
     def query(self, tables: Tables, batch: Batch) -> Tensor:
         """The state after each row's last item, [B, D]; 0 where there is none."""
         draw = (
-            of_step(self.seed, "dropout", batch.epoch, batch.rows, str(tables.items.device)) if self.training else None
+            of_step(self.seed, "dropout", batch.epoch, batch.first, str(tables.items.device)) if self.training else None
         )
 
         def encode(items: Tensor, blocks: Blocks) -> Tensor:

@@ -7,7 +7,6 @@ size nor thread count changes a negative.
 from hashlib import blake2b
 
 import torch
-from torch import Tensor
 
 
 def key(seed: int, *names: object) -> int:
@@ -25,6 +24,6 @@ def generator(seed: int, *names: object, device: str = "cpu") -> torch.Generator
     return torch.Generator(device).manual_seed(key(seed, *names))
 
 
-def of_step(seed: int, name: str, epoch: int, rows: Tensor | None, device: str = "cpu") -> torch.Generator:
+def of_step(seed: int, name: str, epoch: int, first: int = -1, device: str = "cpu") -> torch.Generator:
     """The stream of that name for one step of an epoch, told by the first of its training rows."""
-    return generator(seed, name, epoch, -1 if rows is None else int(rows[0]), device=device)
+    return generator(seed, name, epoch, first, device=device)

@@ -125,7 +125,7 @@ class CCDRec(Sampler):
             best = kernels.candidate_scores(wanted, pool, ids).topk(keep, dim=1).indices
             at = kernels.below(kernels.words(rows, key, 1), torch.tensor(keep, device=pool.device))
             return ids.gather(1, best.gather(1, at)).squeeze(1)
-        generator = streams.generator(self.key(batch, "candidates"), int(rows[0]))
+        generator = streams.generator(self.key(batch, "candidates"), batch.first)
         ids = torch.randint(self.data.n_items, (self.candidates,), generator=generator).to(pool.device)
         candidates, seen = pool[ids].T, self.data.seen.on(pool.device)
         few = max(1, CACHED // len(ids)) if pool.device.type == "cpu" else len(rows)
