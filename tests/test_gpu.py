@@ -244,12 +244,22 @@ def test_a_run_made_there_is_served_from_here(tmp_path: Path) -> None:
     assert len(again.recommend(top=3)) == 180
 
 
-def test_the_command_line_trains_there(foilrec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_works_there(foilrec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("recipe.toml").write_text(tiny(2))
-    said = foilrec("train", "recipe.toml", f"device={OTHER}", "--out", "run")
-    assert said.code == 0, said.err
-    assert foilrec("audit", "run").code == 0 and foilrec("evaluate", "run").code == 0
+    there = f"recipe.toml device={OTHER}"
+    for asked in (
+        f"train {there} --out run",
+        "audit run",
+        "evaluate run",
+        "export run --out vectors",
+        f"audit {there} --samplers uniform,dns,adar --epochs 2 --rows 100",
+        f"train {there} --seeds 2 --out seeds",
+        f"train {there} backbone.name=sasrec data.split=leave-one-out --out sequences",
+        "recommend sequences --top 3 --out best.csv",
+    ):
+        said = foilrec(*asked.split())
+        assert said.code == 0, (asked, said.err)
 
 
 def test_the_pretended_device_refuses_what_a_gpu_refuses() -> None:

@@ -223,9 +223,9 @@ def _turns(sampler: Sampler) -> tuple[Turn, ...]:
 
 
 def copy(tree: Any) -> Any:
-    """The same nested dicts and lists with every tensor copied."""
+    """The same nested dicts and lists with every tensor copied, onto the CPU: a GPU holds what it works on."""
     if isinstance(tree, Tensor):
-        return tree.detach().clone()
+        return tree.detach().to("cpu", copy=True)
     if isinstance(tree, dict):
         return {key: copy(value) for key, value in tree.items()}
     return [copy(value) for value in tree] if isinstance(tree, list | tuple) else tree
