@@ -131,10 +131,9 @@ def alike(*chosen: str) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-@pytest.mark.parametrize("backbone", ["freedom", "bprmf"])
 @pytest.mark.parametrize("name", parts.names("sampler"))
-def test_a_sampler_serves_other_hosts_there(backbone: str, name: str) -> None:
-    alike(backbone, name, "softmax")
+def test_a_sampler_serves_another_host_there(name: str) -> None:
+    alike("freedom", name, "softmax")
 
 
 @pytest.mark.parametrize("name", parts.names("sampler"))
@@ -147,15 +146,17 @@ def test_a_sampler_serves_histories_there(name: str) -> None:
 
 
 @pytest.mark.skipif(OTHER.type != "meta", reason="a real device does not tell")
-@pytest.mark.parametrize("backbone", ["bprmf", "lightgcn", "freedom", "mmgcn", "sasrec", "gru4rec"])
-@pytest.mark.parametrize("name", ["uniform", "dns", "adar", "gdnsm", "mixgcf", "bns", "graded"])
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        *((backbone, "uniform") for backbone in ("bprmf", "lightgcn", "mmgcn", "sasrec", "gru4rec")),
+        *(("freedom", name) for name in ("uniform", "dns", "adar", "gdnsm", "bns", "graded")),
+    ],
+)
 def test_a_step_waits_for_nothing(backbone: str, name: str) -> None:
     model = made("backbone", backbone)
     objective = Objective(model, made("sampler", name), parts.build("loss", "bpr"))
-    try:
-        step(begun(objective, OTHER, 3), OTHER)
-    except PartsDoNotFit as error:
-        pytest.skip(str(error))
+    step(begun(objective, OTHER, 3), OTHER)
     batch = model.data.batch(torch.arange(64), 3, history=model.history).to(OTHER)
     waited.clear()
     objective(batch).backward()
@@ -253,8 +254,7 @@ def test_the_command_line_works_there(foilrec: Command, tmp_path: Path, monkeypa
         "audit run",
         "evaluate run",
         "export run --out vectors",
-        f"audit {there} --samplers uniform,dns,adar --epochs 2 --rows 100",
-        f"train {there} --seeds 2 --out seeds",
+        f"audit {there} --samplers uniform,adar --epochs 1 --rows 100",
         f"train {there} backbone.name=sasrec data.split=leave-one-out --out sequences",
         "recommend sequences --top 3 --out best.csv",
     ):
