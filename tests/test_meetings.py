@@ -240,3 +240,21 @@ def test_a_row_without_negatives_keeps_its_positive_whole(name: str, options: di
     negatives = Negatives(ids=torch.zeros(2, 2, dtype=torch.long), mask=mask)
     found = parts.build("loss", name, **options)(torch.zeros(2), torch.zeros(2, 2), negatives)
     assert float(found) == pytest.approx(torch.log(torch.tensor(2.0)).item())
+
+
+def test_items_of_a_batch_are_counted_among_the_rows_that_have_a_past() -> None:
+    data = parts.build("dataset", "shop", users=60, items=60, split="leave-one-out").read()
+    model, sampler = parts.build("backbone", "gru4rec", data), parts.build("sampler", "inbatch", data)
+    sampler.begin_epoch(0, model, model.propagate())
+    begun: set[int] = set()
+    told: list[tuple[int, int]] = []
+    for user, item in data.train.tolist():  # in order of time within a user
+        if user in begun:
+            told.append((user, item))
+        begun.add(user)
+    counts = [sum(item == j for _, item in told) for j in range(60)]
+    assert sampler.log_count.exp().tolist() == pytest.approx([max(1, count) for count in counts])
+    taken = {user: {item for who, item in data.train.tolist() if who == user} for user in range(60)}
+    rest = [len(told) - sum(counts[item] for item in taken[user]) for user in range(60)]
+    assert sampler.log_rest.exp().tolist() == pytest.approx(rest)
+    assert sampler.log_q_is == "approximate" and parts.build("sampler", "inbatch", data).log_q_is == "exact"

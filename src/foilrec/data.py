@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foilrec.errors import BadOption, PartsDoNotFit
+from foilrec.errors import BadData, BadOption, PartsDoNotFit
 from foilrec.numerics import kernels, memory, streams
-from foilrec.numerics.shapes import wrong_ids
+from foilrec.numerics.shapes import wrong_ids, wrong_pairs
 from foilrec.seen import SeenIndex
 from foilrec.sequences import Histories, Past
 
@@ -181,6 +181,15 @@ class Data:
     split: str = "given"
     notes: tuple[str, ...] = ()
     timed: bool = False
+
+    def __post_init__(self) -> None:
+        for phase in ("train", "valid", "test"):
+            if wrong := wrong_pairs(getattr(self, phase), self.n_users, self.n_items):
+                raise BadData(f"{self.name}: {phase} {wrong}")
+        sizes = {name: len(known) for name, known in self.features.items()}
+        for name, rows in (*sizes.items(), *((name, len(graph.ids)) for name, graph in self.neighbours.items())):
+            if rows != self.n_items:
+                raise BadData(f"{self.name}: {name} has {rows:,} rows for {self.n_items:,} items.")
 
     @cached_property
     def seen(self) -> SeenIndex:

@@ -42,7 +42,7 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.split not in ("valid", "test"):
             raise BadOption(f"split = {self.split!r} must be valid or test.")
-        if not self.masked or not set(self.masked) <= {"train", "valid"}:
+        if set(self.masked) not in ({"train"}, {"train", "valid"}):
             raise BadOption(f"masked = {list(self.masked)} must be ['train'], or ['train', 'valid'].")
         if not self.ks or min(self.ks) < 1:
             raise BadOption(f"ks = {list(self.ks)} must be whole numbers above 0, one at least.")
@@ -171,6 +171,8 @@ def top_k(
     masked: items that are left out, by user; hidden [m]: for everybody. known: the phases that a backbone with a
     history is told of. Where fewer than k are left, ids are -1 and scores -inf.
     """
+    if k < 1:
+        raise BadOption(f"A list of {k} items cannot be made: ask for at least 1.")
     tables, found = model.eval().propagate(), []
     for _, scores in _blocks(model, tables, users, masked, known, block):
         if hidden is not None:

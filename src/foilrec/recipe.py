@@ -17,6 +17,7 @@ from foilrec.evaluation import Protocol
 from foilrec.numerics import streams
 from foilrec.settings import Settings
 
+MOST_THREADS = 1024  # thousands of them end in a crash below Python
 TABLES = {"data": "dataset", "backbone": "backbone", "sampler": "sampler", "loss": "loss", "optimizer": "optimizer"}
 
 
@@ -63,8 +64,10 @@ class Recipe:
     evaluate: Ranking = field(default_factory=Ranking)
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise BadOption(f"threads = {self.threads} must be at least 0 (0: as many as cores are free).")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise BadOption(
+                f"threads = {self.threads} must lie between 0 (as many as cores are free) and {MOST_THREADS:,}."
+            )
         if not self.name.isprintable() or Path(self.name).name != self.name or self.name in ("", ".."):
             raise BadOption(
                 f"name = {self.name!r} must be a text of one line without slashes: run folders are called by it."

@@ -183,8 +183,8 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
     if folder.exists() and not folder.is_dir():
         raise BadOption(f"{folder} is a file: choose a folder with --out.")
     if not (folder / "recipe.toml").is_file():
-        begun = (folder / "about.json").is_file()
-        if folder.exists() and not begun and any(not path.name.startswith(".") for path in folder.iterdir()):
+        inside = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+        if inside and not _only_told_about(inside):
             raise BadOption(f"{folder} exists and is no run folder: choose another with --out.")
         return None
     if not resume:
@@ -196,6 +196,14 @@ def _existing(folder: Path, recipe: Recipe, *, resume: bool) -> Run | None:
             "choose another folder with --out."
         )
     return old
+
+
+def _only_told_about(inside: list[Path]) -> bool:
+    """Whether a run was begun there and got no further than its first file."""
+    try:
+        return [path.name for path in inside] == ["about.json"] and "protocol" in json.loads(inside[0].read_text())
+    except ValueError:
+        return True  # cut off while it was written: it names nothing
 
 
 def _line(epoch: Epoch) -> dict[str, Any]:

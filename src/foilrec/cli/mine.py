@@ -72,7 +72,7 @@ def mine(
 
 def _window(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
-    if not (dash and first.strip().isdigit() and last.strip().isdigit()):
+    if not (dash and text.isascii() and first.strip().isdecimal() and last.strip().isdecimal()):
         raise BadOption(f"--ranks {text!r} must be two places, such as 10-100.")
     return int(first), int(last)
 

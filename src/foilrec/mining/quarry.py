@@ -109,7 +109,10 @@ def of_files(items: str | Path, pairs: str | Path, queries: str | Path | None = 
                 f"{where(wrong[0])}: {name} {int(found[wrong[0], column])} is none of the {many:,} rows of vectors, "
                 f"counted from 0 ({len(wrong):,} such pairs). Name rows that are there."
             )
-    return Quarry(asked, rows, found)
+    if queries is not None:
+        return Quarry(asked, rows, found)
+    own = torch.arange(len(rows))  # an item is no negative of its own
+    return Quarry(asked, rows, found, SeenIndex(torch.cat([found, torch.stack([own, own], 1)]), len(rows), len(rows)))
 
 
 def _vectors(path: str | Path) -> Tensor:

@@ -299,7 +299,7 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """
     ids = torch.full((len(scores), most), -1, device=scores.device)
     values = torch.full(ids.shape, -torch.inf, dtype=scores.dtype, device=scores.device)
-    if loops := fast(scores):
+    if most and (loops := fast(scores)):
         loops.best(scores.numpy(), ids.numpy(), values.numpy())
         return ids, values
     take = min(most, scores.shape[1])

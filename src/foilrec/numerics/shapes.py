@@ -32,6 +32,8 @@ def lost_rows(query: Tensor) -> str:
     if query.device.type != "cpu" or not bool(query.detach().sum().isnan()):
         return ""
     wrong = (~query.isfinite().all(1)).nonzero().flatten().tolist()
+    if not wrong:  # finite numbers whose sum is not
+        return ""
     return (
         f"query holds NaN or infinity in {len(wrong):,} of {len(query):,} rows, first in row {wrong[0]}: the model has "
         "come apart. Lower its learning rate (lower optimizer.lr), or look at what it was given."
@@ -46,6 +48,21 @@ def wrong_items(ids: Tensor | None, n_items: int) -> str:
     if low >= 0 and high < n_items:
         return ""
     return f"item {low if low < 0 else high} as a negative, and the data has 0 .. {n_items - 1:,}."
+
+
+def wrong_pairs(pairs: Tensor, n_users: int, n_items: int) -> str:
+    """Rows of (user, item) must be int64 [N, 2], each number below how many there are."""
+    if not isinstance(pairs, Tensor) or pairs.dtype != torch.long or pairs.dim() != 2 or pairs.shape[1] != 2:
+        told = _told(pairs) if isinstance(pairs, Tensor) else type(pairs).__name__
+        return f"must be a tensor of (user, item) rows, int64 [N, 2], not {told}."
+    if not len(pairs):
+        return ""
+    for column, (name, many) in enumerate((("user", n_users), ("item", n_items))):
+        low, high = pairs[:, column].aminmax()
+        if low < 0 or high >= many:
+            at = int(((pairs[:, column] < 0) | (pairs[:, column] >= many)).nonzero()[0])
+            return f"names {name} {int(pairs[at, column])} in row {at}, and there are 0 .. {many - 1:,}."
+    return ""
 
 
 def wrong_ids(**columns: Tensor | None) -> str:

@@ -152,7 +152,7 @@ class ADAR(Sampler):
         else:  # cosines are told from 0, so that noise must lie around 0 too
             self.cloud = Moments.of(torch.cat([items, -items])) if self.cosine else scored
         self.q = self.quantile_of(epoch)
-        self.levels = torch.where(self.first, 0, round(10 - 10 * self.q)) if self.q else None
+        self.levels = torch.where(self.first, 0, max(1, round(10 - 10 * self.q))) if self.q else None
         if self.many:
             self.noises = self._noises(self.cloud, items, streams.key(self.seed, "draw", "noises", epoch))
 
