@@ -83,8 +83,8 @@ share of negatives that are held-out items of validation, beside uniform's («fa
 of one, with seed 0: near 1 they all point one way, which ranks by popularity.
 """
 GENERATED = "features of Baby are 128-d surrogates; its item graphs are the official features' own."
-GLANCE = """Gain on uniform negatives in test recall@20, of sequences in NDCG@10; intervals stand in the tables below. Runs of
-lightgcn-ml1m end at 100 epochs at most, where uniform's still rise, and those of sequences at 60.
+GLANCE = """Gain on uniform negatives in test recall@20, of sequences in NDCG@10; intervals stand in the tables below.
+Runs of lightgcn-ml1m end at 100 epochs at most, where uniform's still rise, and those of sequences at 60.
 """
 
 
