@@ -53,7 +53,8 @@ warm, the least of four rounds of either form. A bar is the least ratio aimed at
 row below its bar falls short. Rows of one kind (training, steps, sequences, lattice, ranking, negatives, footprint)
 are of one run, the last. Where wall seconds are far above CPU seconds the machine was busy with other work: read such
 rows by their ratios, which are of rounds in turn. Rows of samplers are of their state after an epoch: gdnsm's
-levels are not open then. Machine: {machine}.
+levels are not open then; «times uniform's» is beside another timing of uniform than that of its own row, and for dens
+and mixgcf on a LightGCN that keeps its layers, which has no row. Machine: {machine}.
 
 | what | ours, CPU s | wall s | usual, CPU s | wall s | ratio | bar | note |
 |---|---|---|---|---|---|---|---|

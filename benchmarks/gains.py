@@ -286,10 +286,15 @@ def overview(kept: dict[str, list[dict[str, Any]]]) -> str:
     body = [f"| host | uniform | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 2)}\n"]
     for host, lines in kept.items():
         own = {one["method"]: one for one in lines}
-        gains = [f"{own[m]['gain'][0]:+.1%}{star(own[m])}" if m in own else "" for m in methods]
-        cells = [host, f"{mean(own['uniform']['test']):.4f}", *(cell.replace("%", " %") for cell in gains)]
+        cells = [host, f"{mean(own['uniform']['test']):.4f}", *(glimpse(own[m]) if m in own else "" for m in methods)]
         body.append(f"| {' | '.join(cells)} |\n")
     return "".join(body)
+
+
+def glimpse(one: dict[str, Any]) -> str:
+    """A gain without its interval, and how many seeds it is of where they are fewer than three."""
+    seeds = len(one["seeds"])
+    return f"{one['gain'][0]:+.1%}{star(one)}".replace("%", " %") + (f" (seeds: {seeds})" if seeds < 3 else "")
 
 
 def star(one: dict[str, Any]) -> str:

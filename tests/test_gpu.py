@@ -3,7 +3,7 @@
 Draws are functions of rows and keys, so that both devices see the same ones; sums differ in their last bits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -35,15 +35,9 @@ def _pretended() -> Iterator[None]:
         yield
 
 
-def seeded(make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
-
-
 def made(kind: str, name: str) -> Any:
     data, part = contracts.small_world(), parts.find(kind, name)
-    return seeded(lambda: part(data, **contracts._inner_parts(part, data)))
+    return contracts._seeded(lambda: part(data, **contracts._inner_parts(part, data)))
 
 
 def begun(objective: Objective, device: torch.device, epoch: int = 1) -> Objective:
@@ -175,7 +169,7 @@ def test_frozen_features_lie_there_if_they_fit(
     image = replace(whole.features["image"], present=torch.arange(60) % 7 > 0)
     for device in (CPU, OTHER):
         data = replace(whole, features={"image": image, "text": replace(whole.features["text"])})
-        model = seeded(lambda data=data: parts.build("backbone", name, data, **options))
+        model = contracts._seeded(lambda data=data: parts.build("backbone", name, data, **options))
         objective = Objective(model, parts.build("sampler", "uniform", data), parts.build("loss", "bpr"))
         losses += [step(begun(objective, device), device) for _ in range(2)]
     assert losses[2:] == pytest.approx(losses[:2], rel=1e-4)
@@ -208,28 +202,9 @@ def test_an_optimizer_steps_as_on_the_cpu(name: str) -> None:
     assert torch.allclose(*ends, atol=1e-3)
 
 
-RECIPE = """
-threads = 1
-[data]
-name = "shop"
-users = 60
-items = 60
-[backbone]
-name = "freedom"
-[sampler]
-name = "adar"
-[optimizer]
-name = "adam"
-lr = 0.01
-[train]
-batch = 128
-epochs = 6
-"""
-
-
 def test_a_run_made_there_is_served_from_here(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    recipe = Recipe.load(tmp_path / "recipe.toml", [f"device={OTHER}"])
+    (tmp_path / "recipe.toml").write_text(tiny(6))
+    recipe = Recipe.load(tmp_path / "recipe.toml", [f"device={OTHER}", "backbone.name=freedom", "sampler.name=adar"])
 
     def stop(epoch: Any) -> None:
         if epoch.number == 2:

@@ -258,3 +258,8 @@ def test_items_of_a_batch_are_counted_among_the_rows_that_have_a_past() -> None:
     rest = [len(told) - sum(counts[item] for item in taken[user]) for user in range(60)]
     assert sampler.log_rest.exp().tolist() == pytest.approx(rest)
     assert sampler.log_q_is == "approximate" and parts.build("sampler", "inbatch", data).log_q_is == "exact"
+    inner = [parts.build("sampler", name, data) for name in ("uniform", "inbatch")]
+    mixed = parts.build("sampler", "mixed", data, parts=inner)
+    assert mixed.log_q_is == "exact"
+    mixed.begin_epoch(0, model, model.propagate())
+    assert mixed.log_q_is == "approximate"

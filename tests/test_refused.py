@@ -19,6 +19,7 @@ from foilrec.mining.quarry import of_files
 from foilrec.numerics import kernels
 from foilrec.numerics.shapes import lost_rows
 from foilrec.recipe import Recipe
+from foilrec.stretch import train
 
 
 @pytest.mark.parametrize("phase", ["train", "valid", "test"])
@@ -40,6 +41,14 @@ def test_features_must_have_a_row_an_item(world: Data) -> None:
     image = Features(world.features["image"].rows[:57])
     with pytest.raises(BadData, match="image has 57 rows for 60 items"):
         replace(world, features={"image": image})
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[]", '{"mine": 1}'])
+def test_a_file_that_happens_to_be_called_about_is_not_overwritten(text: str, world: Data, tmp_path: Path) -> None:
+    (tmp_path / "about.json").write_text(text)
+    with pytest.raises(BadOption, match="exists and is no run folder"):
+        train(Recipe.from_tree({"train": {"epochs": 1}}), tmp_path, data=world)
+    assert (tmp_path / "about.json").read_text() == text
 
 
 def test_a_folder_of_exported_vectors_is_no_run(

@@ -202,8 +202,8 @@ def _only_told_about(inside: list[Path]) -> bool:
     """Whether a run was begun there and got no further than its first file."""
     try:
         return [path.name for path in inside] == ["about.json"] and "protocol" in json.loads(inside[0].read_text())
-    except ValueError:
-        return True  # cut off while it was written: it names nothing
+    except (ValueError, TypeError):  # not of ours, which are written whole: no JSON, or no table
+        return False
 
 
 def _line(epoch: Epoch) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class InBatch(Sampler):
 
     def begin_epoch(self, epoch: int, model: Backbone, tables: Tables) -> None:
         """With a backbone that reads histories, counts the rows that it learns from."""
-        if model.history:
+        if model.history and self.log_q_is == "exact":  # not yet
             self.log_q_is = "approximate"
             self._count(self.data.train[self.data.trained(model.history)])
 

@@ -46,7 +46,7 @@ class Mixed(Sampler):
         )
         self.parts = nn.ModuleList(parts)
         self.shares = tuple(share / sum(shares) for share in shares)
-        self.log_q_is = WAYS[max(WAYS.index(part.log_q_is) for part in parts)]
+        self.log_q_is = self._known()
         self.shares_batch = any(part.shares_batch for part in parts)
         self.seed = 0
         self._model: weakref.ref[Backbone] | None = None
@@ -68,6 +68,7 @@ class Mixed(Sampler):
         self._model = weakref.ref(model)
         for part in self._samplers():
             part.begin_epoch(epoch, model, tables)
+        self.log_q_is = self._known()
 
     def forward(self, tables: Tables, batch: Batch, query: Tensor) -> Joined:
         """All columns, in the order of the parts."""
@@ -86,6 +87,10 @@ class Mixed(Sampler):
         columns = scores.split([source.shape[1] for source in negatives.sources], 1)
         for part, source, own in zip(self._samplers(), negatives.sources, columns, strict=True):
             part.feedback(batch, source, own)
+
+    def _known(self) -> str:
+        """How far log_q is known where it is known least: a part may learn only from the backbone what its law is."""
+        return WAYS[max(WAYS.index(part.log_q_is) for part in self._samplers())]
 
     def _samplers(self) -> list[Sampler]:
         return [part for part in self.parts if isinstance(part, Sampler)]
